@@ -1,0 +1,105 @@
+"""The broker: the Celery application, its queues, and the chain base | refiner.
+
+The broker is a doorbell; Postgres is the truth. Messages carry a batch's id and attempt and nothing else. A lost
+message is rung again by the producer, a doubled one finds its batch already claimed.
+"""
+
+from celery import Celery, chain
+from celery.canvas import Signature
+
+from farm.errors import ConfigurationError
+from farm.settings import Settings
+from farm.states import Stage
+
+TASK_NAMES = {Stage.BASE: "farm.render_base", Stage.REFINER: "farm.render_refiner"}
+
+TRANSPORT_OPTIONS = {
+    # A half-open socket must not make a deaf worker: notice a dead peer within seconds, and reconnect.
+    "socket_timeout": 10,
+    "socket_connect_timeout": 5,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+    "retry_on_timeout": True,
+    # Messages are acknowledged before they are worked on, so "unacked" holds one for an instant only; when a
+    # worker is killed in that instant the message goes back after this long. The claim makes a copy harmless.
+    "visibility_timeout": 60,
+    "unacked_restore_interval": 5,
+    "unacked_restore_throttle": 1,
+    # Queues are read in the order in which a worker names them: refiner before base, so that latents do not
+    # pile up in the store.
+    "queue_order_strategy": "priority",
+}
+
+
+def queue_name(pipeline: str, stage: Stage) -> str:
+    """The queue of one pipeline's stage: ``tiny.base``."""
+    return f"{pipeline}.{stage.value}"
+
+
+def make_celery(settings: Settings) -> Celery:
+    """The Celery application; nothing is contacted yet."""
+    if settings.broker_url is None:
+        raise ConfigurationError(
+            "No broker: set FARM_BROKER_URL (redis://...), or start the embedded farm with `farm up`."
+        )
+    app = Celery("sdxl-farm", broker=settings.broker_url)
+    app.conf.update(
+        # Postgres records outcomes; a result backend would only be a second, weaker truth.
+        result_backend=None,
+        task_ignore_result=True,
+        # Two integers travel, and a message from a stranger must never be able to run code: no pickle.
+        task_serializer="json",
+        accept_content=["json"],
+        # Acknowledge on receipt: a redelivery by the broker knows nothing of leases, and a task that kills its
+        # process would come back for ever. The lease brings work back instead.
+        task_acks_late=False,
+        task_reject_on_worker_lost=False,
+        # Fetch a message only when a slot is free: a batch waiting in a busy worker's memory could be neither
+        # cancelled nor taken by an idle worker.
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        # Threads answer pings and renew leases while torch works (it releases the GIL), nothing is ever forked
+        # after CUDA was initialised, and two slots let one batch upload while the next one denoises.
+        worker_pool="threads",
+        worker_concurrency=2,
+        # Outlive any outage of the broker, at start-up too.
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_transport_options=TRANSPORT_OPTIONS,
+        task_publish_retry_policy={"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.5},
+        # Queues are made on first use, and published to by name alone: a named exchange would lose its bindings,
+        # and with them every message, when the broker is flushed.
+        task_create_missing_queues=True,
+        task_default_queue="unused",
+        # One log set-up, ours.
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_send_task_events=False,
+        enable_utc=True,
+    )
+    return app
+
+
+def render_signature(app: Celery, pipeline: str, stage: Stage, batch_id: int, attempt: int) -> Signature[None]:
+    """The message that rings for one stage of a batch."""
+    return app.signature(TASK_NAMES[stage], args=(batch_id, attempt), immutable=True, queue=queue_name(pipeline, stage))
+
+
+def ring(app: Celery, pipeline: str, stage: Stage, batch_id: int, attempt: int, *, refined: bool) -> None:
+    """Send a batch's messages from ``stage`` on: base and refiner as a chain, or the one stage that remains.
+
+    Raises kombu's OperationalError when the broker does not take it; the batch then counts as lost and is rung
+    again by recovery.
+    """
+    first = render_signature(app, pipeline, stage, batch_id, attempt)
+    if stage is Stage.BASE and refined:
+        chain(first, render_signature(app, pipeline, Stage.REFINER, batch_id, attempt)).apply_async()
+    else:
+        first.apply_async()
+
+
+def waiting_messages(app: Celery, queue: str) -> int:
+    """How many messages wait in ``queue`` (kombu keeps a queue as a Redis list of that name)."""
+    with app.connection_for_read() as connection:
+        return int(connection.default_channel.client.llen(queue))

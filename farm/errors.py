@@ -1,0 +1,68 @@
+"""Every error that the farm raises on purpose. Messages are written for the person who reads them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+#: A refusal lists at most this many problems, and counts the rest.
+MAX_PROBLEMS_SHOWN = 100
+
+
+class FarmError(Exception):
+    """Base class: something went wrong that the farm can explain."""
+
+
+class ConfigurationError(FarmError):
+    """A setting, a catalog entry or an environment is unusable; the message says how to mend it."""
+
+
+class NotFoundError(FarmError):
+    """The named job, image or pipeline does not exist."""
+
+
+class ObjectMissingError(FarmError):
+    """The object store holds nothing under the key."""
+
+
+class ObjectCorruptError(FarmError):
+    """The stored bytes are not the bytes that were written (their SHA-256 differs)."""
+
+
+class RenderInterrupted(FarmError):
+    """The batch must not be rendered any further: it was cancelled, or the lease was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with what was submitted.
+
+    ``field`` is the name of the parameter, ``line`` the line of the file (counted from 1) where the input
+    was a file, ``message`` says what is wrong and what to do about it.
+    """
+
+    field: str
+    message: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        where = f"line {self.line}, {self.field}" if self.line is not None else self.field
+        return f"{where}: {self.message}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The problem as it stands in a problem document."""
+        return {"field": self.field, "line": self.line, "message": self.message}
+
+
+class InvalidSubmissionError(FarmError):
+    """What was submitted is refused as a whole; no row of it was written."""
+
+    def __init__(self, problems: list[Problem], total: int | None = None) -> None:
+        self.problems = problems[:MAX_PROBLEMS_SHOWN]
+        self.total = len(problems) if total is None else total
+        super().__init__(self.summary())
+
+    def summary(self) -> str:
+        """All shown problems, one a line, and how many more there are."""
+        lines = [str(problem) for problem in self.problems]
+        if self.total > len(lines):
+            lines.append(f"... and {self.total - len(lines)} more")
+        return "\n".join(lines)

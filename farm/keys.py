@@ -1,0 +1,24 @@
+"""Keys of objects: deterministic, so that rendering twice writes the same object twice.
+
+Latents carry the attempt: a zombie's late upload can never replace what a living attempt wrote.
+"""
+
+
+def image_key(job_id: int, index: int) -> str:
+    """Where an image's picture lies."""
+    return f"images/{job_id}/{index:06d}.png"
+
+
+def thumbnail_key(job_id: int, index: int) -> str:
+    """Where an image's thumbnail lies."""
+    return f"thumbnails/{job_id}/{index:06d}.webp"
+
+
+def latents_key(job_id: int, batch_id: int, attempt: int) -> str:
+    """Where the base stage leaves a batch's latents for the refiner."""
+    return f"latents/{job_id}/{batch_id}-{attempt}.safetensors"
+
+
+def download_name(index: int, seed: int) -> str:
+    """File name of a downloaded picture: ``000017_seed59.png``."""
+    return f"{index:06d}_seed{seed}.png"

@@ -1,0 +1,95 @@
+"""Settings, from environment variables that begin with ``FARM_``; every one is listed in docs/settings.md."""
+
+from functools import cache
+from pathlib import Path
+from typing import Self
+
+import platformdirs
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEFAULT_FARM_URL = "http://127.0.0.1:8000"
+
+
+def _default_data_directory() -> Path:
+    return Path(platformdirs.user_data_dir("sdxl-farm"))
+
+
+class Settings(BaseSettings):
+    """One process's settings. The three that make a cluster are database, broker and store."""
+
+    model_config = SettingsConfigDict(env_prefix="FARM_", extra="ignore", frozen=True)
+
+    data: Path = Field(
+        default_factory=_default_data_directory,
+        description="Directory of the embedded farm: database, broker, objects, models, logs.",
+    )
+    database_url: str | None = Field(
+        default=None, description="PostgreSQL, as postgresql://user:password@host/name. Unset: embedded."
+    )
+    broker_url: str | None = Field(
+        default=None, description="Redis or Valkey, as redis://host:6379/0. Unset: embedded."
+    )
+    store_url: str | None = Field(
+        default=None,
+        description="Object store: s3://bucket/prefix or file:///directory. Unset: a directory below FARM_DATA.",
+    )
+    s3_endpoint_url: str | None = Field(
+        default=None, description="Address of an S3 server other than Amazon's. Credentials as boto3 reads them."
+    )
+    s3_public_endpoint_url: str | None = Field(
+        default=None,
+        description="Address under which browsers reach the S3 server; set, pictures are served by signed redirect "
+        "rather than through the dashboard.",
+    )
+    models: Path | None = Field(
+        default=None,
+        description="Directory of checkpoints that the catalog names with ./. Unset: models below FARM_DATA.",
+    )
+    catalog: Path | None = Field(default=None, description="TOML file that extends or replaces the built-in catalog.")
+    pipeline: str = Field(
+        default="sdxl-1.0", description="Pipeline that submissions get which name none, and that workers load."
+    )
+    host: str = Field(default="127.0.0.1", description="Address that the dashboard listens on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port of the dashboard; 0 takes a free one.")
+    max_upload_mib: int = Field(
+        default=256, ge=1, description="Largest request body that the dashboard accepts, in MiB."
+    )
+    lease_seconds: float = Field(
+        default=30.0, gt=0, description="How long a worker's claim on a batch lasts when it is not renewed."
+    )
+    heartbeat_seconds: float = Field(
+        default=2.0, gt=0, description="How often a worker renews its leases and learns of cancellations."
+    )
+    lost_message_seconds: float = Field(
+        default=5.0, gt=0, description="Age at which a queued batch that the broker does not hold is sent again."
+    )
+    queue_depth: int = Field(
+        default=2, ge=1, description="Batches kept waiting in the broker per live worker and stage."
+    )
+    max_failures: int = Field(
+        default=2, ge=1, description="Failed attempts after which a batch is split, or its single image given up."
+    )
+    log_level: str = Field(default="INFO", description="Least severe level that is logged.")
+
+    @model_validator(mode="after")
+    def _heartbeat_renews_the_lease(self) -> Self:
+        if self.heartbeat_seconds * 2 > self.lease_seconds:
+            raise ValueError("FARM_HEARTBEAT_SECONDS must be at most half of FARM_LEASE_SECONDS")
+        return self
+
+    @property
+    def models_directory(self) -> Path:
+        """Where the catalog's relative checkpoints are."""
+        return self.models or self.data / "models"
+
+    @property
+    def effective_store_url(self) -> str:
+        """The store's URL, by default the objects directory of the embedded farm."""
+        return self.store_url or (self.data / "objects").absolute().as_uri()
+
+
+@cache
+def get_settings() -> Settings:
+    """This process's settings, read once."""
+    return Settings()

@@ -1,0 +1,179 @@
+"""The object store: an interface with two implementations, S3 and a directory.
+
+Keys come from ``farm.keys`` alone; no name that a user gave ever becomes a key.
+"""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import unquote, urlsplit
+
+from typing_extensions import override
+
+from farm.errors import ConfigurationError, ObjectCorruptError, ObjectMissingError
+from farm.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal SHA-256 of ``data``."""
+    return hashlib.sha256(data).hexdigest()
+
+
+class ObjectStore(Protocol):
+    """What the farm asks of a store. ``put`` is atomic: a reader sees the old object, the new one or none."""
+
+    def put(self, key: str, data: bytes, content_type: str) -> None:
+        """Write ``data`` under ``key``, replacing what was there."""
+
+    def get(self, key: str) -> bytes:
+        """The object's bytes; raises ObjectMissingError."""
+
+    def delete(self, key: str) -> None:
+        """Remove the object; nothing there is fine."""
+
+    def public_url(self, key: str, seconds: int, download_name: str | None = None) -> str | None:
+        """A signed URL that a browser can fetch for so many seconds, or None if it must come through us."""
+
+    def check(self) -> None:
+        """Raise ConfigurationError unless the store can be written and read."""
+
+
+def get_verified(store: ObjectStore, key: str, expected_sha256: str) -> bytes:
+    """The object's bytes, checked against their hash.
+
+    The hash is our own because checksum headers are not checked by every S3 server.
+    Raises ObjectMissingError or ObjectCorruptError.
+    """
+    data = store.get(key)
+    if sha256(data) != expected_sha256:
+        raise ObjectCorruptError(f"{key} holds {len(data)} bytes that are not those that were written.")
+    return data
+
+
+class DirectoryStore(ObjectStore):
+    """Objects as files below one directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def _path(self, key: str) -> Path:
+        path = self.root.joinpath(*key.split("/"))
+        if ".." in path.parts or not path.is_relative_to(self.root):
+            raise ValueError(f"not a key: {key!r}")
+        return path
+
+    @override
+    def put(self, key: str, data: bytes, content_type: str) -> None:
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    @override
+    def get(self, key: str) -> bytes:
+        try:
+            return self._path(key).read_bytes()
+        except FileNotFoundError:
+            raise ObjectMissingError(f"The store holds no {key}.") from None
+
+    @override
+    def delete(self, key: str) -> None:
+        self._path(key).unlink(missing_ok=True)
+
+    @override
+    def public_url(self, key: str, seconds: int, download_name: str | None = None) -> str | None:
+        return None
+
+    @override
+    def check(self) -> None:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
+        except OSError as error:
+            raise ConfigurationError(f"The objects directory {self.root} cannot be written: {error}") from error
+
+
+class S3Store(ObjectStore):
+    """Objects in a bucket of S3, or of a server that speaks its protocol."""
+
+    def __init__(self, bucket: str, prefix: str, endpoint_url: str | None, public_endpoint_url: str | None) -> None:
+        self.bucket = bucket
+        self.prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
+        self._client = _s3_client(endpoint_url)
+        self._public_client = _s3_client(public_endpoint_url) if public_endpoint_url else None
+
+    @override
+    def put(self, key: str, data: bytes, content_type: str) -> None:
+        self._client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=data, ContentType=content_type)
+
+    @override
+    def get(self, key: str) -> bytes:
+        try:
+            return self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)["Body"].read()
+        except self._client.exceptions.NoSuchKey:
+            raise ObjectMissingError(f"The bucket {self.bucket} holds no {self.prefix}{key}.") from None
+
+    @override
+    def delete(self, key: str) -> None:
+        self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
+
+    @override
+    def public_url(self, key: str, seconds: int, download_name: str | None = None) -> str | None:
+        if self._public_client is None:
+            return None
+        parameters = {"Bucket": self.bucket, "Key": self.prefix + key}
+        if download_name is not None:
+            parameters["ResponseContentDisposition"] = f'attachment; filename="{download_name}"'
+        return self._public_client.generate_presigned_url("get_object", Params=parameters, ExpiresIn=seconds)
+
+    @override
+    def check(self) -> None:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            self._client.head_bucket(Bucket=self.bucket)
+        except (BotoCoreError, ClientError) as error:
+            raise ConfigurationError(
+                f"The bucket {self.bucket} cannot be used: {error}. Create it, or mend FARM_STORE_URL, "
+                f"FARM_S3_ENDPOINT_URL and the AWS credentials."
+            ) from error
+
+
+def _s3_client(endpoint_url: str | None) -> "S3Client":
+    import boto3
+    from botocore.config import Config
+
+    # Standard retries back off on 500, 503 and dropped connections; path addressing works with every server.
+    config = Config(
+        retries={"mode": "standard", "max_attempts": 5},
+        s3={"addressing_style": "path"} if endpoint_url else {},
+        connect_timeout=5,
+        read_timeout=60,
+        max_pool_connections=32,
+    )
+    client: S3Client = boto3.client("s3", endpoint_url=endpoint_url, config=config)
+    return client
+
+
+def open_store(settings: Settings) -> ObjectStore:
+    """The store that the settings name; nothing is contacted yet."""
+    url = urlsplit(settings.effective_store_url)
+    if url.scheme == "file" and url.netloc in ("", "localhost"):
+        return DirectoryStore(Path(unquote(url.path)))
+    if url.scheme == "s3" and url.netloc:
+        return S3Store(url.netloc, unquote(url.path), settings.s3_endpoint_url, settings.s3_public_endpoint_url)
+    raise ConfigurationError(
+        f"FARM_STORE_URL is {settings.effective_store_url!r}; write s3://bucket/prefix or file:///directory."
+    )

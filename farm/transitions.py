@@ -1,0 +1,424 @@
+"""Every write of state: one named, guarded UPDATE (or a few, in one transaction) per legal transition.
+
+A worker's writes carry its attempt; when the row has moved on they change nothing and the function says so. Locks
+are taken in one order, job before batch before images, so that cancel and finish cannot deadlock.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+from typing import Any
+
+from sqlalchemy import Connection, Engine, and_, bindparam, case, func, insert, select, tuple_, update
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.elements import ColumnElement
+
+from farm.models import Batch, Image, Job, Worker
+from farm.states import BatchState, ImageState, JobState, Stage
+
+UNCLAIMED = (BatchState.READY, BatchState.QUEUED)
+UNFINISHED = (*UNCLAIMED, BatchState.RUNNING)
+UNFINISHED_JOB = (JobState.QUEUED, JobState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatched:
+    """A batch that was just queued under a new attempt: what its message needs."""
+
+    batch_id: int
+    attempt: int
+    stage: Stage
+    pipeline: str
+    refined: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedImage:
+    """One image of a claimed batch: its place in the job and what is its own among the parameters."""
+
+    index: int
+    prompt: str
+    negative_prompt: str | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to render one stage of a batch, until the lease runs out."""
+
+    batch_id: int
+    attempt: int
+    stage: Stage
+    job_id: int
+    parameters: dict[str, Any]
+    latents_key: str | None
+    latents_sha256: str | None
+    images: tuple[ClaimedImage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedPicture:
+    """A picture that lies in the store, ready to be recorded."""
+
+    index: int
+    image_key: str
+    thumbnail_key: str
+    sha256: str
+
+
+class Wish(Enum):
+    """What the heartbeat brings back for a claimed batch."""
+
+    GO_ON = "go on"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+class FailureOutcome(Enum):
+    """What became of a batch whose attempt failed."""
+
+    RETRY = "retry"
+    SPLIT = "split"
+    GIVEN_UP = "given up"
+    STALE = "stale"
+    """The attempt was not the latest any more; nothing was changed."""
+
+
+def queue_ready_batches(engine: Engine, job_id: int, stage: Stage, count: int) -> list[Dispatched]:
+    """ready -> queued: raise the attempt of a job's next batches of a stage. Messages follow after the commit."""
+    chosen = (
+        select(Batch.id)
+        .where(
+            Batch.job_id == job_id,
+            Batch.state == BatchState.READY,
+            Batch.stage == stage,
+            Batch.run_after <= func.now(),
+        )
+        .order_by(Batch.id)
+        .limit(count)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    statement = (
+        update(Batch)
+        .where(Batch.id.in_(chosen), Batch.state == BatchState.READY)
+        .values(state=BatchState.QUEUED, attempt=Batch.attempt + 1, queued_at=func.now())
+        .returning(Batch.id, Batch.attempt, Batch.stage, Batch.parameters)
+    )
+    with engine.begin() as connection:
+        rows = connection.execute(statement).all()
+    return [
+        Dispatched(
+            batch_id=row.id,
+            attempt=row.attempt,
+            stage=row.stage,
+            pipeline=row.parameters["pipeline"],
+            refined=row.parameters["refiner_split"] is not None,
+        )
+        for row in sorted(rows)
+    ]
+
+
+def return_lost_messages(engine: Engine, batch_ids: Sequence[int]) -> int:
+    """queued -> ready: the broker does not hold their messages any more. Returns how many."""
+    statement = (
+        update(Batch)
+        .where(Batch.id.in_(batch_ids), Batch.state == BatchState.QUEUED)
+        .values(state=BatchState.READY, queued_at=None)
+    )
+    with engine.begin() as connection:
+        return connection.execute(statement).rowcount
+
+
+def claim(
+    engine: Engine, batch_id: int, attempt: int, stage: Stage, worker_id: str, lease_seconds: float
+) -> Claim | None:
+    """queued -> running: the only right to render. None if the message is stale, doubled or unknown."""
+    with engine.connect() as connection, connection.begin() as transaction:
+        # Only the job's first claim writes the job's row: later ones would queue up for its lock in vain.
+        connection.execute(
+            update(Job)
+            .where(
+                Job.id == select(Batch.job_id).where(Batch.id == batch_id).scalar_subquery(),
+                Job.state == JobState.QUEUED,
+            )
+            .values(state=JobState.RUNNING, started_at=func.now())
+        )
+        row = connection.execute(
+            update(Batch)
+            .where(
+                Batch.id == batch_id,
+                Batch.attempt == attempt,
+                Batch.stage == stage,
+                Batch.state == BatchState.QUEUED,
+            )
+            .values(
+                state=BatchState.RUNNING,
+                worker_id=worker_id,
+                lease_until=_seconds_from_now(lease_seconds),
+                queued_at=None,
+            )
+            .returning(Batch.job_id, Batch.parameters, Batch.latents_key, Batch.latents_sha256)
+        ).one_or_none()
+        if row is None:
+            transaction.rollback()
+            return None
+        images = connection.execute(
+            select(Image.index, Image.prompt, Image.negative_prompt, Image.seed)
+            .where(Image.batch_id == batch_id)
+            .order_by(Image.index)
+        ).all()
+    return Claim(
+        batch_id=batch_id,
+        attempt=attempt,
+        stage=stage,
+        job_id=row.job_id,
+        parameters=row.parameters,
+        latents_key=row.latents_key,
+        latents_sha256=row.latents_sha256,
+        images=tuple(ClaimedImage(*image) for image in images),
+    )
+
+
+def renew(
+    engine: Engine, worker_id: str, held: Sequence[tuple[int, int]], lease_seconds: float
+) -> dict[tuple[int, int], Wish]:
+    """Heartbeat: renew the leases of the ``(batch, attempt)`` pairs that the worker holds, and learn what is wished.
+
+    Also marks the worker as alive.
+    """
+    wishes = dict.fromkeys(held, Wish.LOST)
+    with engine.begin() as connection:
+        connection.execute(
+            update(Worker).where(Worker.id == worker_id).values(heartbeat_at=func.now(), stopped_at=None)
+        )
+        if not held:
+            return wishes
+        mine = tuple_(Batch.id, Batch.attempt).in_(held)
+        renewed = connection.execute(
+            update(Batch)
+            .where(mine, Batch.state == BatchState.RUNNING, Batch.worker_id == worker_id)
+            .values(lease_until=_seconds_from_now(lease_seconds))
+            .returning(Batch.id, Batch.attempt)
+        ).all()
+        wishes.update(((row.id, row.attempt), Wish.GO_ON) for row in renewed)
+        if len(renewed) < len(held):
+            cancelled = connection.execute(
+                select(Batch.id, Batch.attempt).where(mine, Batch.state == BatchState.CANCELLED)
+            ).all()
+            wishes.update(((row.id, row.attempt), Wish.CANCELLED) for row in cancelled)
+    return wishes
+
+
+def finish_base(
+    engine: Engine, batch_id: int, attempt: int, latents_key: str, latents_sha256: str, seconds: float
+) -> bool:
+    """running base -> queued for the refiner: its latents are in the store. False if the attempt is stale.
+
+    The commit itself makes the batch ready for its refiner; the chain's next message is only the fast path.
+    """
+    statement = (
+        update(Batch)
+        .where(
+            Batch.id == batch_id,
+            Batch.attempt == attempt,
+            Batch.state == BatchState.RUNNING,
+            Batch.stage == Stage.BASE,
+        )
+        .values(
+            state=BatchState.QUEUED,
+            stage=Stage.REFINER,
+            queued_at=func.now(),
+            lease_until=None,
+            latents_key=latents_key,
+            latents_sha256=latents_sha256,
+            base_seconds=seconds,
+        )
+    )
+    with engine.begin() as connection:
+        return connection.execute(statement).rowcount == 1
+
+
+def finish_batch(
+    engine: Engine, held: Claim, worker_id: str, pictures: Sequence[FinishedPicture], seconds: float
+) -> bool:
+    """running -> completed: all pictures of a batch are in the store. False if the attempt is stale."""
+    seconds_column = Batch.refiner_seconds if held.stage is Stage.REFINER else Batch.base_seconds
+    with engine.begin() as connection:
+        _lock_job(connection, held.job_id)
+        ended = connection.execute(
+            update(Batch)
+            .where(
+                Batch.id == held.batch_id,
+                Batch.attempt == held.attempt,
+                Batch.state == BatchState.RUNNING,
+                Batch.stage == held.stage,
+            )
+            .values(
+                {
+                    Batch.state: BatchState.COMPLETED,
+                    Batch.lease_until: None,
+                    Batch.latents_key: None,
+                    Batch.latents_sha256: None,
+                    Batch.finished_at: func.now(),
+                    seconds_column: seconds,
+                }
+            )
+        ).rowcount
+        if ended != 1:
+            return False
+        connection.execute(
+            update(Image)
+            .where(
+                Image.job_id == held.job_id,
+                Image.index == bindparam("picture_index"),
+                Image.state == ImageState.PENDING,
+            )
+            .values(
+                state=ImageState.COMPLETED,
+                image_key=bindparam("picture_key"),
+                thumbnail_key=bindparam("picture_thumbnail_key"),
+                sha256=bindparam("picture_sha256"),
+                finished_at=func.now(),
+            ),
+            [
+                {
+                    "picture_index": picture.index,
+                    "picture_key": picture.image_key,
+                    "picture_thumbnail_key": picture.thumbnail_key,
+                    "picture_sha256": picture.sha256,
+                }
+                for picture in pictures
+            ],
+        )
+        connection.execute(
+            update(Worker)
+            .where(Worker.id == worker_id)
+            .values(images_completed=Worker.images_completed + len(pictures))
+        )
+        _roll_up(connection, held.job_id, completed=len(pictures))
+    return True
+
+
+def fail_attempt(
+    engine: Engine, batch_id: int, attempt: int, error: str, max_failures: int, *, latents_lost: bool = False
+) -> FailureOutcome:
+    """running -> ready, split or failed: an attempt failed, by an error or by a lease that ran out.
+
+    The batch is tried again, a little later each time, until it has failed ``max_failures`` times. Then, to find
+    the one image that cannot be rendered, it is split in two; a batch of a single image is given up.
+    With ``latents_lost`` the next attempt starts over at the base.
+    """
+    guard = and_(Batch.id == batch_id, Batch.attempt == attempt, Batch.state == BatchState.RUNNING)
+    with engine.begin() as connection:
+        job_id = connection.scalar(select(Batch.job_id).where(guard))
+        if job_id is None:
+            return FailureOutcome.STALE
+        _lock_job(connection, job_id)
+        batch = connection.execute(
+            select(Batch.failures, Batch.parameters, Batch.stage).where(guard).with_for_update()
+        ).one_or_none()
+        if batch is None:
+            return FailureOutcome.STALE
+        failures = batch.failures + 1
+        indices = connection.scalars(select(Image.index).where(Image.batch_id == batch_id).order_by(Image.index)).all()
+        changes: dict[str, Any] = {"failures": failures, "error": error, "lease_until": None}
+        if latents_lost:
+            changes |= {"stage": Stage.BASE, "latents_key": None, "latents_sha256": None}
+        if failures < max_failures:
+            outcome = FailureOutcome.RETRY
+            changes |= {"state": BatchState.READY, "run_after": _seconds_from_now(failures - 1)}
+        elif len(indices) > 1:
+            outcome = FailureOutcome.SPLIT
+            changes |= {"state": BatchState.SPLIT, "finished_at": func.now()}
+        else:
+            outcome = FailureOutcome.GIVEN_UP
+            changes |= {"state": BatchState.FAILED, "finished_at": func.now()}
+        connection.execute(update(Batch).where(Batch.id == batch_id).values(changes))
+        if outcome is FailureOutcome.SPLIT:
+            middle = len(indices) // 2
+            for half in (indices[:middle], indices[middle:]):
+                new_id = connection.scalar(
+                    insert(Batch).values(job_id=job_id, parameters=batch.parameters).returning(Batch.id)
+                )
+                connection.execute(
+                    update(Image).where(Image.job_id == job_id, Image.index.in_(half)).values(batch_id=new_id)
+                )
+        elif outcome is FailureOutcome.GIVEN_UP:
+            connection.execute(
+                update(Image)
+                .where(Image.batch_id == batch_id, Image.state == ImageState.PENDING)
+                .values(state=ImageState.FAILED, error=error, finished_at=func.now())
+            )
+            _roll_up(connection, job_id, failed=len(indices))
+    return outcome
+
+
+def cancel_job(engine: Engine, job_id: int) -> bool:
+    """queued or running -> cancelled, with all that it has not finished. False if it had already ended.
+
+    Running batches are cancelled at once: their workers learn it by the next heartbeat, and what they still
+    write is refused.
+    """
+    with engine.begin() as connection:
+        cancelled = connection.execute(
+            update(Job)
+            .where(Job.id == job_id, Job.state.in_(UNFINISHED_JOB))
+            .values(state=JobState.CANCELLED, finished_at=func.now())
+        ).rowcount
+        if cancelled != 1:
+            return False
+        connection.execute(
+            update(Batch)
+            .where(Batch.job_id == job_id, Batch.state.in_(UNFINISHED))
+            .values(state=BatchState.CANCELLED, queued_at=None, lease_until=None, finished_at=func.now())
+        )
+        connection.execute(
+            update(Image)
+            .where(Image.job_id == job_id, Image.state == ImageState.PENDING)
+            .values(state=ImageState.CANCELLED, finished_at=func.now())
+        )
+    return True
+
+
+def register_worker(engine: Engine, worker: Worker) -> None:
+    """A worker process introduces itself."""
+    with Session(engine) as session, session.begin():
+        session.add(worker)
+
+
+def dismiss_worker(engine: Engine, worker_id: str) -> None:
+    """A worker process says goodbye."""
+    with engine.begin() as connection:
+        connection.execute(update(Worker).where(Worker.id == worker_id).values(stopped_at=func.now()))
+
+
+def _lock_job(connection: Connection, job_id: int) -> None:
+    connection.execute(select(Job.id).where(Job.id == job_id).with_for_update())
+
+
+def _roll_up(connection: Connection, job_id: int, *, completed: int = 0, failed: int = 0) -> None:
+    """Count ended images into their job, and end the job with its last image. The job's row is locked."""
+    all_completed = Job.images_completed + completed
+    all_failed = Job.images_failed + failed
+    ended = all_completed + all_failed == Job.image_count
+    connection.execute(
+        update(Job)
+        .where(Job.id == job_id, Job.state == JobState.RUNNING)
+        .values(
+            images_completed=all_completed,
+            images_failed=all_failed,
+            state=case(
+                (and_(ended, all_failed == 0), JobState.COMPLETED),
+                (ended, JobState.FAILED),
+                else_=Job.state,
+            ),
+            finished_at=case((ended, func.now()), else_=None),
+        )
+    )
+
+
+def _seconds_from_now(seconds: float) -> ColumnElement[Any]:
+    """A time by the database's clock, the only one that all parts share."""
+    return func.now() + timedelta(seconds=seconds)

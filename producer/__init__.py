@@ -1,0 +1,1 @@
+"""Turns requests into batches and decides which batch goes next."""

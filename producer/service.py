@@ -1,0 +1,107 @@
+"""The producer service: one leader, any number of standbys, each running the same loop."""
+
+import logging
+import threading
+import time
+from typing import Any
+
+import psycopg
+from celery import Celery
+from sqlalchemy import Engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
+
+from farm.broker import make_celery
+from farm.database import open_database
+from farm.settings import Settings
+from producer.dispatch import dispatch
+from producer.recovery import recover
+from producer.submit import NOTIFY_CHANNEL
+
+logger = logging.getLogger(__name__)
+
+#: Key of the advisory lock that makes a leader ("farm" in ASCII).
+LEADER_LOCK = 0x6661726D
+#: Pause between two rounds when nobody rings; a submission rings at once.
+ROUND_SECONDS = 0.25
+RECOVERY_SECONDS = 1.0
+STANDBY_SECONDS = 1.0
+
+
+class Leadership:
+    """The lock that only one producer holds, on a connection of its own.
+
+    Postgres frees it when the connection dies, so a dead leader is succeeded without any time-out of ours.
+    """
+
+    def __init__(self, database_url: str) -> None:
+        url = make_url(database_url).set(drivername="postgresql")
+        self._dsn = url.render_as_string(hide_password=False)
+        self._connection: psycopg.Connection[Any] | None = None
+
+    def acquire(self) -> bool:
+        """Whether this process leads, from now on or still. Raises psycopg.OperationalError without a database."""
+        if self._connection is not None:
+            self._connection.execute("SELECT 1")
+            return True
+        connection = psycopg.connect(
+            self._dsn, autocommit=True, connect_timeout=5, keepalives_idle=2, keepalives_interval=1, keepalives_count=2
+        )
+        row = connection.execute("SELECT pg_try_advisory_lock(%s)", (LEADER_LOCK,)).fetchone()
+        if row is None or not row[0]:
+            connection.close()
+            return False
+        connection.execute(f"LISTEN {NOTIFY_CHANNEL}")
+        self._connection = connection
+        return True
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until a submission rings, at most so long."""
+        if self._connection is not None:
+            for _ in self._connection.notifies(timeout=seconds, stop_after=1):
+                pass
+
+    def release(self) -> None:
+        """Stop leading."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def run(settings: Settings, stop: threading.Event) -> None:
+    """Lead, or stand by to lead, until ``stop`` is set. Outages are outlived."""
+    engine = open_database(settings)
+    celery = make_celery(settings)
+    assert settings.database_url is not None  # noqa: S101 - open_database has refused None
+    leadership = Leadership(settings.database_url)
+    leading = False
+    next_recovery = 0.0
+    try:
+        while not stop.is_set():
+            try:
+                if not leadership.acquire():
+                    stop.wait(STANDBY_SECONDS)
+                    continue
+                if not leading:
+                    leading = True
+                    logger.info("this producer leads")
+                next_recovery = _round(engine, celery, settings, next_recovery)
+                leadership.wait(ROUND_SECONDS)
+            except (OperationalError, psycopg.OperationalError) as error:
+                logger.warning("database away, trying again: %s", str(error).splitlines()[0])
+                leadership.release()
+                leading = False
+                stop.wait(STANDBY_SECONDS)
+    finally:
+        leadership.release()
+        engine.dispose()
+        celery.close()
+
+
+def _round(engine: Engine, celery: Celery, settings: Settings, next_recovery: float) -> float:
+    now = time.monotonic()
+    if now >= next_recovery:
+        recover(engine, celery, settings)
+        next_recovery = now + RECOVERY_SECONDS
+    dispatch(engine, celery, settings)
+    return next_recovery

@@ -1,0 +1,69 @@
+"""Accepts a job: checked, expanded and written in one transaction. Once it commits, the job cannot be lost."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import psycopg
+from sqlalchemy import Engine, insert, text
+
+from farm.catalog import Catalog
+from farm.models import Job
+from producer.batching import group_to_batches
+from producer.expand import plan_job
+from producer.intake import Intake
+
+#: Channel on which the producer service hears of new jobs.
+NOTIFY_CHANNEL = "farm_jobs"
+_NAME_LENGTH = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What was accepted."""
+
+    job_id: int
+    image_count: int
+    batch_count: int
+    seed: int
+    ignored_columns: tuple[str, ...]
+
+
+def submit_job(
+    engine: Engine, catalog: Catalog, default_pipeline: str, fields: Mapping[str, Any], intake: Intake
+) -> Receipt:
+    """Accept a job, or raise InvalidSubmissionError and write nothing.
+
+    ``fields`` are those of ``farm.spec.JobSpec`` (strings as a form sends them will do), ``intake`` holds the rows.
+    """
+    plan = plan_job(catalog, default_pipeline, fields, intake)
+    batches = group_to_batches(plan.images, plan.spec.batch_size or plan.pipeline.batch_size)
+    row = {
+        "name": plan.spec.name or plan.images[0].prompt[:_NAME_LENGTH],
+        "pipeline": plan.pipeline.name,
+        "priority": plan.spec.priority,
+        "spec": plan.spec.model_dump(mode="json", exclude_unset=True) | {"seed": plan.seed},
+        "image_count": len(plan.images),
+    }
+    with engine.begin() as connection:
+        job_id = connection.execute(insert(Job).values(row).returning(Job.id)).scalar_one()
+        batch_ids = list(
+            connection.execute(
+                text("SELECT nextval(pg_get_serial_sequence('batches', 'id')) FROM generate_series(1, :count)"),
+                {"count": len(batches)},
+            ).scalars()
+        )
+        raw = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+        with raw.cursor() as cursor:
+            with cursor.copy("COPY batches (id, job_id, parameters) FROM STDIN") as copy:
+                for batch_id, batch in zip(batch_ids, batches, strict=True):
+                    copy.write_row((batch_id, job_id, batch.parameters.model_dump_json()))
+            with cursor.copy(
+                'COPY images (job_id, "index", batch_id, prompt, negative_prompt, seed) FROM STDIN'
+            ) as copy:
+                for batch_id, batch in zip(batch_ids, batches, strict=True):
+                    for index in batch.indices:
+                        image = plan.images[index]
+                        copy.write_row((job_id, index, batch_id, image.prompt, image.negative_prompt, image.seed))
+        connection.execute(text(f"NOTIFY {NOTIFY_CHANNEL}"))
+    return Receipt(job_id, len(plan.images), len(batches), plan.seed, tuple(intake.ignored_columns))
