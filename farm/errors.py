@@ -19,6 +19,10 @@ class NotFoundError(FarmError):
     """The named job, image or pipeline does not exist."""
 
 
+class StoreError(FarmError):
+    """The object store did not do what it was asked; it may again later."""
+
+
 class ObjectMissingError(FarmError):
     """The object store holds nothing under the key."""
 

@@ -6,13 +6,15 @@ Keys come from ``farm.keys`` alone; no name that a user gave ever becomes a key.
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
 from typing_extensions import override
 
-from farm.errors import ConfigurationError, ObjectCorruptError, ObjectMissingError
+from farm.errors import ConfigurationError, ObjectCorruptError, ObjectMissingError, StoreError
 from farm.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,7 +27,10 @@ def sha256(data: bytes) -> str:
 
 
 class ObjectStore(Protocol):
-    """What the farm asks of a store. ``put`` is atomic: a reader sees the old object, the new one or none."""
+    """What the farm asks of a store. ``put`` is atomic: a reader sees the old object, the new one or none.
+
+    Every method raises StoreError when the store itself fails: that is nobody's batch's fault, and passes.
+    """
 
     def put(self, key: str, data: bytes, content_type: str) -> None:
         """Write ``data`` under ``key``, replacing what was there."""
@@ -70,26 +75,31 @@ class DirectoryStore(ObjectStore):
     @override
     def put(self, key: str, data: bytes, content_type: str) -> None:
         path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with _store_errors(key, OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(data)
+                Path(temporary).replace(path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
 
     @override
     def get(self, key: str) -> bytes:
         try:
-            return self._path(key).read_bytes()
-        except FileNotFoundError:
-            raise ObjectMissingError(f"The store holds no {key}.") from None
+            with _store_errors(key, OSError):
+                return self._path(key).read_bytes()
+        except StoreError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise ObjectMissingError(f"The store holds no {key}.") from None
+            raise
 
     @override
     def delete(self, key: str) -> None:
-        self._path(key).unlink(missing_ok=True)
+        with _store_errors(key, OSError):
+            self._path(key).unlink(missing_ok=True)
 
     @override
     def public_url(self, key: str, seconds: int, download_name: str | None = None) -> str | None:
@@ -109,25 +119,33 @@ class S3Store(ObjectStore):
     """Objects in a bucket of S3, or of a server that speaks its protocol."""
 
     def __init__(self, bucket: str, prefix: str, endpoint_url: str | None, public_endpoint_url: str | None) -> None:
+        from botocore.exceptions import BotoCoreError, ClientError
+
         self.bucket = bucket
+        self._failures = (BotoCoreError, ClientError)
         self.prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
         self._client = _s3_client(endpoint_url)
         self._public_client = _s3_client(public_endpoint_url) if public_endpoint_url else None
 
     @override
     def put(self, key: str, data: bytes, content_type: str) -> None:
-        self._client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=data, ContentType=content_type)
+        with _store_errors(key, *self._failures):
+            self._client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=data, ContentType=content_type)
 
     @override
     def get(self, key: str) -> bytes:
         try:
-            return self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)["Body"].read()
-        except self._client.exceptions.NoSuchKey:
-            raise ObjectMissingError(f"The bucket {self.bucket} holds no {self.prefix}{key}.") from None
+            with _store_errors(key, *self._failures):
+                return self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)["Body"].read()
+        except StoreError as error:
+            if isinstance(error.__cause__, self._client.exceptions.NoSuchKey):
+                raise ObjectMissingError(f"The bucket {self.bucket} holds no {self.prefix}{key}.") from None
+            raise
 
     @override
     def delete(self, key: str) -> None:
-        self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
+        with _store_errors(key, *self._failures):
+            self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
 
     @override
     def public_url(self, key: str, seconds: int, download_name: str | None = None) -> str | None:
@@ -140,15 +158,22 @@ class S3Store(ObjectStore):
 
     @override
     def check(self) -> None:
-        from botocore.exceptions import BotoCoreError, ClientError
-
         try:
             self._client.head_bucket(Bucket=self.bucket)
-        except (BotoCoreError, ClientError) as error:
+        except self._failures as error:
             raise ConfigurationError(
                 f"The bucket {self.bucket} cannot be used: {error}. Create it, or mend FARM_STORE_URL, "
                 f"FARM_S3_ENDPOINT_URL and the AWS credentials."
             ) from error
+
+
+@contextmanager
+def _store_errors(key: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn a library's errors into ours."""
+    try:
+        yield
+    except kinds as error:
+        raise StoreError(f"The store failed on {key}: {error}") from error
 
 
 def _s3_client(endpoint_url: str | None) -> "S3Client":

@@ -355,6 +355,17 @@ def fail_attempt(
     return outcome
 
 
+def hand_back(engine: Engine, batch_id: int, attempt: int, delay_seconds: float = 0) -> bool:
+    """running -> ready: the worker gives the batch up through no fault of the batch. False if the attempt is stale."""
+    statement = (
+        update(Batch)
+        .where(Batch.id == batch_id, Batch.attempt == attempt, Batch.state == BatchState.RUNNING)
+        .values(state=BatchState.READY, lease_until=None, run_after=_seconds_from_now(delay_seconds))
+    )
+    with engine.begin() as connection:
+        return connection.execute(statement).rowcount == 1
+
+
 def cancel_job(engine: Engine, job_id: int) -> bool:
     """queued or running -> cancelled, with all that it has not finished. False if it had already ended.
 

@@ -70,8 +70,14 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def canonical(values: dict[str, Any]) -> dict[str, Any]:
-    """The values under the names of the spec: aliases resolved, ``size`` taken apart. Raises ValueError."""
+    """The values under the names of the spec: aliases resolved, ``size`` taken apart. Raises ValueError.
+
+    Text cannot say null, so ``none`` stands for it where null has a meaning: a split that is none.
+    """
     result = {ALIASES.get(name, name): value for name, value in values.items() if name != "size"}
+    split = result.get("refiner_split")
+    if isinstance(split, str) and split.strip().lower() == "none":
+        result["refiner_split"] = None
     if "size" in values:
         result["width"], result["height"] = parse_size(str(values["size"]))
     return result
@@ -154,8 +160,6 @@ def _read_cells(cells: list[str], columns: dict[int, str], width: int, line: int
         # An empty cell leaves the parameter to the spec; an empty prompt is an error, and reported as one.
         if cell.strip() or name == "prompt":
             values[name] = cell
-    if values.get("refiner_split", "").strip().lower() == "none":
-        values["refiner_split"] = None
     return _row(values, line)
 
 

@@ -1,0 +1,211 @@
+"""The command line: the one place where the parts of the farm are put together."""
+
+import json
+import sys
+import threading
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from farm import __version__
+from farm.errors import FarmError
+from farm.settings import Settings, get_settings
+from producer import commands
+
+app = typer.Typer(
+    name="farm",
+    help="A render farm for Stable Diffusion XL.\n\n"
+    "Start one on this machine with `farm up`, hand it prompts with `farm submit`, and fetch the pictures with "
+    "`farm download`. A cluster runs the same parts one by one: `farm producer`, `farm worker`, `farm dashboard`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+USER = "The user's side (over HTTP, from any machine)"
+OPERATOR = "The operator's side"
+for command in (commands.submit, commands.jobs, commands.show, commands.cancel, commands.download):
+    app.command(rich_help_panel=USER)(command)
+
+DevicesOption = Annotated[
+    str,
+    typer.Option(
+        "--devices", "--device", help="auto (all CUDA devices, else the CPU), cpu, cpu,cpu or cuda:0,cuda:1 ..."
+    ),
+]
+PipelineOption = Annotated[str | None, typer.Option(help="Entry of the catalog to load.")]
+
+
+class StageChoice(StrEnum):
+    """What a worker serves."""
+
+    BASE = "base"
+    REFINER = "refiner"
+    BOTH = "both"
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        sys.stdout.write(f"sdxl-farm {__version__}\n")
+        raise typer.Exit
+
+
+@app.command(rich_help_panel=OPERATOR)
+def up(
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the farm keeps everything.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address that the dashboard listens on.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port of the dashboard; 0 takes a free one.  [default: 8000]")
+    ] = None,
+    devices: DevicesOption = "auto",
+    pipeline: Annotated[
+        str | None, typer.Option(help="Entry of the catalog.  [default: sdxl-1.0 on GPUs, tiny on a CPU]")
+    ] = None,
+) -> None:
+    """Start all parts of a farm on this machine, in the foreground.
+
+    Postgres and Valkey are started from wheels unless FARM_DATABASE_URL and FARM_BROKER_URL name others. Ctrl-C
+    finishes the batches that are being rendered and stops everything; the next `farm up` goes on where it stopped.
+    """
+    with commands.friendly_errors():
+        from farm.up import run_up
+        from worker.devices import parse
+
+        given = {"data": data, "host": host, "port": port, "pipeline": pipeline}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        parsed = parse(devices)
+        settings = get_settings()
+        if "pipeline" not in chosen and "pipeline" not in settings.model_fields_set:
+            # Full SDXL on a CPU takes minutes a picture: nobody's first impression should be that.
+            chosen["pipeline"] = "tiny" if all(device.name == "cpu" for device in parsed) else settings.pipeline
+        settings = Settings(**(settings.model_dump(exclude_unset=True) | chosen))
+        names = ",".join(device.name for device in parsed)
+
+        def on_ready(url: str, logs: Path) -> None:
+            commands.output.print(
+                f"The farm is up: [bold]{url}[/bold]\n"
+                f"  pipeline {settings.pipeline} on {names}; logs in {logs}\n"
+                f"  Submit: farm submit prompts.txt --output pictures/     Stop: Ctrl-C",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+        _set_up_logging(settings)
+        run_up(settings, names, on_ready)
+
+
+@app.command(rich_help_panel=OPERATOR)
+def producer() -> None:
+    """Run the producer service: it queues batches, and recovers what a crash left behind.
+
+    Any number may run; one leads, the others stand by.
+    """
+    with commands.friendly_errors():
+        from farm.keeper import stop_on_signal
+        from farm.parent import exit_with_parent
+        from producer.service import run
+
+        settings = get_settings()
+        _set_up_logging(settings)
+        exit_with_parent()
+        stop = threading.Event()
+        with stop_on_signal(stop):
+            run(settings, stop)
+
+
+@app.command(rich_help_panel=OPERATOR)
+def worker(
+    devices: DevicesOption = "auto",
+    stage: Annotated[StageChoice, typer.Option(help="Which half of the rendering to serve.")] = StageChoice.BOTH,
+    pipeline: PipelineOption = None,
+) -> None:
+    """Run one worker process per device.
+
+    SIGTERM or Ctrl-C lets each finish the batches it holds; a second one ends them at once.
+    """
+    with commands.friendly_errors():
+        from farm.catalog import Catalog
+        from farm.keeper import stop_on_signal
+        from farm.parent import exit_with_parent
+        from farm.states import Stage
+        from worker.devices import parse
+        from worker.supervisor import supervise
+
+        settings = get_settings()
+        _set_up_logging(settings)
+        exit_with_parent()
+        entry = Catalog.load(settings.catalog).get(pipeline or settings.pipeline)
+        stages = [Stage.BASE, Stage.REFINER] if stage is StageChoice.BOTH else [Stage(stage.value)]
+        keeper = supervise(parse(devices), stages, entry.name)
+        with stop_on_signal(keeper):
+            keeper.run()
+
+
+@app.command(rich_help_panel=OPERATOR)
+def dashboard() -> None:
+    """Run the web dashboard and the HTTP API, behind a production WSGI server."""
+    with commands.friendly_errors():
+        from dashboard.server import serve
+        from farm.parent import exit_with_parent
+
+        settings = get_settings()
+        _set_up_logging(settings)
+        exit_with_parent()
+        serve(settings)
+
+
+@app.command(rich_help_panel=OPERATOR)
+def migrate() -> None:
+    """Bring the database's tables up to this version. Safe to run again, and from several machines at once."""
+    with commands.friendly_errors():
+        import migrations
+        from farm.database import open_database
+
+        engine = open_database(get_settings())
+        migrations.upgrade(engine)
+        engine.dispose()
+
+
+@app.command(rich_help_panel=OPERATOR)
+def tiny_checkpoint(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Gets base and refiner as DIR/base, DIR/refiner.")],
+    as_json: commands.JsonOption = False,
+) -> None:
+    """Write tiny base and refiner checkpoints of the real SDXL architecture, with random weights.
+
+    A few megabytes in diffusers' own layout: what the demo and the tests render with.
+    """
+    with commands.friendly_errors():
+        from worker.tiny import write_tiny_checkpoint
+
+        write_tiny_checkpoint(directory)
+        if as_json:
+            sys.stdout.write(
+                json.dumps({"base": str(directory / "base"), "refiner": str(directory / "refiner")}) + "\n"
+            )
+        else:
+            commands.output.print(f"Wrote {directory}/base and {directory}/refiner", highlight=False)
+
+
+def _set_up_logging(settings: Settings) -> None:
+    from farm.logs import set_up_logging
+
+    set_up_logging(settings)
+
+
+def main() -> None:
+    """Entry point of ``farm``."""
+    try:
+        app()
+    except FarmError as error:  # a setting that is refused before any command runs
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""``farm up``: all parts of the farm in the foreground of one machine."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+
+from farm import embedded
+from farm.errors import ConfigurationError
+from farm.keeper import Child, Keeper, stop_on_signal
+from farm.record import forget_farm, record_farm
+from farm.settings import Settings
+
+READY_SECONDS = 60
+
+
+def run_up(settings: Settings, devices: str, on_ready: Callable[[str, Path], None]) -> None:
+    """Start services (unless configured), migrations, producer, worker and dashboard; return when stopped.
+
+    ``on_ready`` is called with the dashboard's address and the log directory once it answers. Raises
+    ConfigurationError when a part cannot start.
+    """
+    with ExitStack() as services:
+        data = settings.data.absolute()
+        logs = data / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        port = settings.port or embedded.free_port(settings.host)
+        url = f"http://{settings.host}:{port}"
+        environment = {
+            "FARM_DATA": str(data),
+            "FARM_HOST": settings.host,
+            "FARM_PORT": str(port),
+            "FARM_PIPELINE": settings.pipeline,
+            "FARM_DATABASE_URL": settings.database_url or services.enter_context(embedded.postgres(data / "postgres")),
+            "FARM_BROKER_URL": settings.broker_url or services.enter_context(embedded.valkey(data / "valkey")),
+            "FARM_STORE_URL": settings.effective_store_url,
+            "PYTHONUNBUFFERED": "1",
+        }
+        _migrate(environment)
+        parts = {"producer": [], "worker": ["--devices", devices], "dashboard": []}
+        keeper = Keeper(
+            [
+                Child(name, farm_command(name, *options), environment, logs / f"{name}.log")
+                for name, options in parts.items()
+            ]
+        )
+        with stop_on_signal(keeper):
+            watcher = threading.Thread(target=_announce, args=(keeper, url, logs, on_ready), daemon=True)
+            watcher.start()
+            try:
+                keeper.run()
+            finally:
+                forget_farm(url)
+
+
+def farm_command(*arguments: str) -> list[str]:
+    """The command line that runs ``farm`` with this very interpreter."""
+    return [sys.executable, "-m", "farm.cli", *arguments]
+
+
+def _migrate(environment: dict[str, str]) -> None:
+    result = subprocess.run(
+        farm_command("migrate"), env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+    if result.returncode != 0:
+        raise ConfigurationError(f"The database could not be migrated:\n{result.stderr.strip()}")
+
+
+def _announce(keeper: Keeper, url: str, logs: Path, on_ready: Callable[[str, Path], None]) -> None:
+    """Wait until the dashboard answers, then record and announce its address."""
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{url}/readyz", timeout=2).is_success and _is_ours(keeper):
+                record_farm(url)
+                on_ready(url, logs)
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    sys.stderr.write(f"The dashboard does not answer on {url}; {logs}/dashboard.log says why.\n")
+
+
+def _is_ours(keeper: Keeper) -> bool:
+    """Whether it is our dashboard that answers, and not another farm on the same port."""
+    return all(child.alive for child in keeper.children)

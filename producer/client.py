@@ -1,0 +1,149 @@
+"""The Python client: talks to a farm over its HTTP API, and imports nothing heavy."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from farm.errors import FarmError, InvalidSubmissionError, NotFoundError, Problem
+from farm.record import find_farm
+
+Json = dict[str, Any]
+
+#: Uploads and pictures may be large; an answer that does not come at all is noticed by the connection.
+TIMEOUT = httpx.Timeout(60, connect=5)
+FINAL_STATES = ("completed", "failed", "cancelled")
+
+
+class FarmUnreachableError(FarmError):
+    """No farm answers at the address."""
+
+
+class FarmRefusedError(FarmError):
+    """The farm answered with an error other than about the submission's content."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        self.status = status
+        super().__init__(f"{detail} (HTTP {status})")
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadProgress:
+    """So many of a job's finished pictures are in the directory."""
+
+    done: int
+    total: int
+
+
+class Farm:
+    """A connection to a farm. Without a URL: ``FARM_URL``, else the farm that ``farm up`` last recorded."""
+
+    def __init__(self, url: str | None = None) -> None:
+        self.url = (url or find_farm()).rstrip("/")
+        self._http = httpx.Client(base_url=self.url, timeout=TIMEOUT, follow_redirects=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    def submit_file(self, path: Path, fields: Mapping[str, Any]) -> Json:
+        """Submit a file of prompts; raises InvalidSubmissionError. The receipt has the job's ``id`` and ``url``."""
+        form = {name: _form_value(value) for name, value in fields.items()}
+        with path.open("rb") as file:
+            return self._send("POST", "/api/v1/jobs", data=form, files={"file": (path.name, file)})
+
+    def submit(self, prompts: list[str], fields: Mapping[str, Any]) -> Json:
+        """Submit prompts; raises InvalidSubmissionError."""
+        return self._send("POST", "/api/v1/jobs", json={**fields, "prompts": prompts})
+
+    def jobs(self, limit: int = 20) -> list[Json]:
+        """The newest jobs, newest first."""
+        jobs: list[Json] = self._send("GET", "/api/v1/jobs", params={"limit": limit})["jobs"]
+        return jobs
+
+    def job(self, job_id: int) -> Json:
+        """One job: state, counts, progress."""
+        return self._send("GET", f"/api/v1/jobs/{job_id}")
+
+    def cancel(self, job_id: int) -> Json:
+        """Cancel a job; what is finished is kept."""
+        return self._send("POST", f"/api/v1/jobs/{job_id}/cancel")
+
+    def images(self, job_id: int, state: str | None = None) -> Iterator[Json]:
+        """All images of a job in the order of their index, fetched page by page."""
+        after: int | None = None
+        while True:
+            parameters = {"limit": 500, "after": after, "state": state}
+            page = self._send(
+                "GET",
+                f"/api/v1/jobs/{job_id}/images",
+                params={name: value for name, value in parameters.items() if value is not None},
+            )
+            yield from page["images"]
+            after = page["next"]
+            if after is None:
+                return
+
+    def download(
+        self, job_id: int, directory: Path, on_progress: Callable[[DownloadProgress], None] | None = None
+    ) -> list[Path]:
+        """Save a job's finished pictures as ``000017_seed59.png``; those already there are kept.
+
+        A file appears under its name only when it is complete. Returns the paths in the order of the index.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        total = self.job(job_id)["images"]["completed"]
+        paths = []
+        for image in self.images(job_id, state="completed"):
+            path = directory / image["download_name"]
+            if not path.exists():
+                partial = path.with_name(path.name + ".part")
+                partial.write_bytes(self._request("GET", image["file_url"]).content)
+                partial.replace(path)
+            paths.append(path)
+            if on_progress is not None:
+                on_progress(DownloadProgress(len(paths), total))
+        return paths
+
+    def _send(self, method: str, path: str, **arguments: Any) -> Json:
+        answer: Json = self._request(method, path, **arguments).json()
+        return answer
+
+    def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, **arguments)
+        except httpx.TransportError as error:
+            raise FarmUnreachableError(
+                f"No farm answers at {self.url} ({error}). Start one with `farm up`, or set FARM_URL."
+            ) from error
+        if response.is_error:
+            raise _error_of(response)
+        return response
+
+
+def _form_value(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def _error_of(response: httpx.Response) -> FarmError:
+    if "json" not in response.headers.get("content-type", ""):
+        return FarmRefusedError(response.status_code, response.reason_phrase)
+    problem = response.json()
+    if response.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
+        problems = [Problem(item["field"], item["message"], item.get("line")) for item in problem.get("errors", [])]
+        return InvalidSubmissionError(problems, problem.get("error_count"))
+    detail = problem.get("detail") or problem.get("title") or response.reason_phrase
+    if response.status_code == httpx.codes.NOT_FOUND:
+        return NotFoundError(detail)
+    return FarmRefusedError(response.status_code, detail)

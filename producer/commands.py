@@ -1,0 +1,262 @@
+"""The user's commands: submit, jobs, show, cancel, download. Clients of the HTTP API and nothing else."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from farm.errors import FarmError, InvalidSubmissionError
+from producer.client import FINAL_STATES, DownloadProgress, Farm, Json
+
+#: Exit status for input that was refused, as of a wrong command line.
+EXIT_REFUSED = 2
+POLL_SECONDS = 0.3
+
+output = Console()
+messages = Console(stderr=True)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+JobArgument = Annotated[int, typer.Argument(metavar="JOB", help="Number of the job, as `farm jobs` lists it.")]
+
+
+def submit(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[PROMPTS]", help="File of prompts: .txt, .csv, .tsv or .jsonl.")
+    ] = None,
+    prompt: Annotated[list[str] | None, typer.Option(help="A prompt; may be given several times.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the job.  [default: the file's name]")] = None,
+    pipeline: Annotated[str | None, typer.Option(help="Entry of the farm's catalog.")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What the pictures should not show.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps, base and refiner together.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="How closely to follow the prompt.")] = None,
+    refiner_split: Annotated[
+        float | None, typer.Option(help="Share of the denoising that the base does before the refiner takes over.")
+    ] = None,
+    no_refiner: Annotated[bool, typer.Option("--no-refiner", help="Let the base finish the pictures alone.")] = False,
+    size: Annotated[str | None, typer.Option(help="Width x height in pixels, divisible by 8: 1024x1024.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Image k of the job gets this seed + k.  [default: random]")] = None,
+    images_per_prompt: Annotated[int | None, typer.Option(help="Pictures per prompt, each with its own seed.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="At most so many images in one pipeline call.")] = None,
+    priority: Annotated[int | None, typer.Option(help="0 to 100; higher goes first.  [default: 50]")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Show progress until every picture is there.")] = False,
+    directory: Annotated[
+        Path | None, typer.Option("--output", metavar="DIR", help="Download the pictures to DIR (implies --wait).")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Submit a job: a file of prompts, or prompts given with --prompt.
+
+    Columns of csv and tsv files, and fields of jsonl lines, may set parameters for their row: prompt,
+    negative_prompt, seed, steps, guidance_scale, size, width, height, refiner_split.
+
+    Examples:
+
+        farm submit prompts.txt --steps 40 --output pictures/
+
+        farm submit sheet.csv --no-refiner --size 1024x768 --seed 1
+
+        farm submit --prompt "a red fox in the snow" --images-per-prompt 8 --wait
+    """
+    with friendly_errors(file.name if file else None):
+        if (file is None) == (not prompt):
+            raise typer.BadParameter("give either a file of prompts or --prompt", param_hint="PROMPTS")
+        if no_refiner and refiner_split is not None:
+            raise typer.BadParameter("--no-refiner and --refiner-split exclude each other", param_hint="--no-refiner")
+        given = {
+            "name": name or (file.name if file else None),
+            "pipeline": pipeline,
+            "negative_prompt": negative_prompt,
+            "num_inference_steps": steps,
+            "guidance_scale": guidance_scale,
+            "refiner_split": refiner_split,
+            "size": size,
+            "seed": seed,
+            "images_per_prompt": images_per_prompt,
+            "batch_size": batch_size,
+            "priority": priority,
+        }
+        fields: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
+        if no_refiner:
+            fields["refiner_split"] = None
+        with Farm() as farm:
+            receipt = _send(farm, file, prompt or [], fields)
+            if not as_json:
+                _print_receipt(farm, receipt)
+            if not (wait or directory is not None):
+                print_json(receipt, only_if=as_json)
+                return
+            job = wait_for(farm, receipt["id"])
+            files = save(farm, job, directory) if directory is not None else []
+            print_json({**receipt, "job": job, "files": [str(path) for path in files]}, only_if=as_json)
+            if not as_json:
+                _print_end(job, directory)
+            if job["state"] != "completed":
+                raise typer.Exit(1)
+
+
+def jobs(
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many, counted from the newest.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """List the newest jobs."""
+    with friendly_errors(), Farm() as farm:
+        found = farm.jobs(limit)
+        if as_json:
+            print_json(found)
+            return
+        table = Table("Job", "Name", "State", "Images", "Done", "Failed", "Submitted")
+        for job in found:
+            counts = job["images"]
+            table.add_row(
+                str(job["id"]),
+                _plain(job["name"]),
+                job["state"],
+                str(counts["total"]),
+                str(counts["completed"]),
+                str(counts["failed"]),
+                job["created_at"],
+            )
+        output.print(table)
+
+
+def show(job_id: JobArgument, as_json: JsonOption = False) -> None:
+    """Show one job: its state, its counts, and why images failed."""
+    with friendly_errors(), Farm() as farm:
+        job = farm.job(job_id)
+        if as_json:
+            print_json(job)
+            return
+        counts = job["images"]
+        output.print(f"Job {job['id']}  {_plain(job['name'])}", highlight=False, style="bold")
+        output.print(f"{job['state']}, pipeline {job['pipeline']}, submitted {job['created_at']}", highlight=False)
+        output.print(
+            f"{counts['completed']} of {counts['total']} images done, {counts['failed']} failed, "
+            f"{counts['cancelled']} cancelled, {counts['pending']} to come",
+            highlight=False,
+        )
+        for error in job["errors"]:
+            output.print(f"{error['count']} x {_plain(error['message'])}", highlight=False, style="red")
+        output.print(f"{farm.url}/jobs/{job['id']}", highlight=False)
+
+
+def cancel(job_id: JobArgument, as_json: JsonOption = False) -> None:
+    """Cancel a job. Pictures that are finished are kept."""
+    with friendly_errors(), Farm() as farm:
+        job = farm.cancel(job_id)
+        print_json(job, only_if=as_json)
+        if not as_json:
+            output.print(f"Job {job_id} is cancelled; {job['images']['completed']} pictures are kept.", highlight=False)
+
+
+def download(
+    job_id: JobArgument,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; made if it is not there.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Download a job's finished pictures as 000017_seed59.png; those already in DIR are kept."""
+    with friendly_errors(), Farm() as farm:
+        files = save(farm, farm.job(job_id), directory)
+        print_json({"files": [str(path) for path in files]}, only_if=as_json)
+        if not as_json:
+            output.print(f"{len(files)} pictures in {directory}", highlight=False)
+
+
+def wait_for(farm: Farm, job_id: int) -> Json:
+    """Show a job's progress until it has ended; returns the job."""
+    with progress_bar() as progress:
+        task = progress.add_task("rendering", total=None)
+        while True:
+            job = farm.job(job_id)
+            counts = job["images"]
+            ended = counts["completed"] + counts["failed"] + counts["cancelled"]
+            progress.update(task, total=counts["total"], completed=ended)
+            if job["state"] in FINAL_STATES:
+                return job
+            time.sleep(POLL_SECONDS)
+
+
+def save(farm: Farm, job: Json, directory: Path) -> list[Path]:
+    """Download a job's pictures with a progress bar."""
+    with progress_bar() as progress:
+        task = progress.add_task("downloading", total=job["images"]["completed"])
+
+        def on_progress(state: DownloadProgress) -> None:
+            progress.update(task, completed=state.done, total=state.total)
+
+        return farm.download(job["id"], directory, on_progress)
+
+
+def progress_bar() -> Progress:
+    """A progress bar on standard error, so that standard output stays clean for results."""
+    return Progress(
+        TextColumn("{task.description:<11}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=messages,
+    )
+
+
+def print_json(document: object, *, only_if: bool = True) -> None:
+    """One JSON document on standard output."""
+    if only_if:
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+
+@contextmanager
+def friendly_errors(filename: str | None = None) -> Iterator[None]:
+    """Print the farm's errors for a person, and exit: 2 for refused input, 1 for anything else."""
+    try:
+        yield
+    except InvalidSubmissionError as error:
+        for problem in error.problems:
+            where = f"{filename}: " if filename and problem.line is not None else ""
+            messages.print(f"error: {where}{problem}", style="red", highlight=False, markup=False, soft_wrap=True)
+        if error.total > len(error.problems):
+            messages.print(f"... and {error.total - len(error.problems)} more", highlight=False)
+        messages.print("Nothing was submitted.", highlight=False)
+        raise typer.Exit(EXIT_REFUSED) from None
+    except FarmError as error:
+        messages.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+def _send(farm: Farm, file: Path | None, prompts: list[str], fields: dict[str, Any]) -> Json:
+    if file is None:
+        return farm.submit(prompts, fields)
+    try:
+        return farm.submit_file(file, fields)
+    except OSError as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error.strerror}", param_hint="PROMPTS") from None
+
+
+def _print_receipt(farm: Farm, receipt: Json) -> None:
+    if receipt["ignored_columns"]:
+        messages.print(f"ignored columns: {', '.join(map(_plain, receipt['ignored_columns']))}", highlight=False)
+    output.print(
+        f"Job {receipt['id']}: {receipt['image_count']} images in {receipt['batch_count']} batches, "
+        f"seed {receipt['seed']}  {farm.url}/jobs/{receipt['id']}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _print_end(job: Json, directory: Path | None) -> None:
+    counts = job["images"]
+    kept = f", saved in {directory}" if directory is not None else ""
+    output.print(f"{job['state']}: {counts['completed']} pictures{kept}", highlight=False)
+    for error in job["errors"]:
+        messages.print(f"{error['count']} x {_plain(error['message'])}", style="red", highlight=False)
+
+
+def _plain(text: str) -> str:
+    """Text of strangers for a terminal: no control characters, no markup."""
+    return "".join(character if character.isprintable() else " " for character in text).replace("[", r"\[")

@@ -1,0 +1,63 @@
+"""Which devices this machine has, found without initialising CUDA."""
+
+import os
+import socket
+from dataclasses import dataclass
+
+import pynvml
+
+from farm.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One device: ``cuda:N`` by the driver's numbering, or ``cpu``."""
+
+    name: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What pins a child process to this device, set before it imports torch."""
+        return {"CUDA_VISIBLE_DEVICES": self.name.removeprefix("cuda:") if self.name.startswith("cuda:") else ""}
+
+    @property
+    def torch_name(self) -> str:
+        """What torch calls the device in a process that is pinned to it: it sees no other."""
+        return "cuda:0" if self.name.startswith("cuda:") else self.name
+
+
+def discover() -> list[Device]:
+    """All CUDA devices, or the CPU where there are none."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        # No driver, or none that can be reached: this is a CPU machine.
+        return [Device("cpu")]
+    try:
+        count = pynvml.nvmlDeviceGetCount()
+    finally:
+        pynvml.nvmlShutdown()
+    return [Device(f"cuda:{number}") for number in range(count)] or [Device("cpu")]
+
+
+def parse(text: str) -> list[Device]:
+    """Devices of ``auto``, ``cpu``, ``cpu,cpu`` or ``cuda:0,cuda:1``; raises ConfigurationError."""
+    if text.strip() == "auto":
+        return discover()
+    devices = []
+    for name in (part.strip() for part in text.split(",")):
+        number = name.removeprefix("cuda:")
+        if name != "cpu" and (number == name or not number.isdigit()):
+            raise ConfigurationError(f"{name!r} is no device; write auto, cpu, cuda:0 or a list such as cuda:0,cuda:1")
+        devices.append(Device(name))
+    return devices
+
+
+def cpu_threads(cpu_workers: int) -> int:
+    """Threads for each of so many CPU workers: together they use the machine, and do not fight for it."""
+    return max(1, len(os.sched_getaffinity(0)) // max(cpu_workers, 1))
+
+
+def hostname() -> str:
+    """This machine's name."""
+    return socket.gethostname()

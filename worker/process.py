@@ -1,0 +1,99 @@
+"""One worker process: pinned to one device, holding one pipeline, consuming the queues of its stages.
+
+Started by the supervisor as ``python -m worker.process``; the environment that pins it is already set.
+"""
+
+import argparse
+import logging
+import os
+import platform
+import secrets
+from collections.abc import Sequence
+
+from farm.broker import make_celery, queue_name
+from farm.catalog import Catalog
+from farm.database import open_database
+from farm.logs import set_up_logging
+from farm.models import Worker
+from farm.parent import exit_with_parent
+from farm.progress import ProgressBoard
+from farm.settings import get_settings
+from farm.states import Stage
+from farm.storage import open_store
+from farm.transitions import dismiss_worker, register_worker
+from worker.devices import Device, hostname
+from worker.lease import LeaseKeeper
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Load the pipeline, introduce this worker, and consume until told to stop."""
+    parser = argparse.ArgumentParser(prog="python -m worker.process", description=__doc__)
+    parser.add_argument("--device", required=True, type=Device)
+    parser.add_argument("--stages", required=True, type=_stages)
+    parser.add_argument("--pipeline", required=True)
+    options = parser.parse_args(arguments)
+    exit_with_parent()
+    settings = get_settings()
+    set_up_logging(settings)
+
+    # Only here, in a process that is pinned and will never fork.
+    from worker.pipelines import load
+    from worker.tasks import Station, register_tasks
+
+    entry = Catalog.load(settings.catalog).get(options.pipeline)
+    # The refiner's queue is named first, which is the order in which queues are read.
+    stages = [stage for stage in (Stage.REFINER, Stage.BASE) if stage in options.stages]
+    pipeline = load(entry, settings.models_directory, options.device.torch_name, frozenset(stages))
+    worker_id = f"{hostname()}/{options.device.name}/{secrets.token_hex(4)}"
+    engine = open_database(settings)
+    app = make_celery(settings)
+    keeper = LeaseKeeper(engine, settings, worker_id)
+    register_tasks(
+        app,
+        Station(
+            settings=settings,
+            engine=engine,
+            store=open_store(settings),
+            board=ProgressBoard(settings),
+            worker_id=worker_id,
+            pipeline=pipeline,
+            keeper=keeper,
+        ),
+    )
+    register_worker(
+        engine,
+        Worker(
+            id=worker_id,
+            hostname=hostname(),
+            process_id=os.getpid(),
+            device=options.device.name,
+            device_name=pipeline.fingerprint.get("device", platform.processor()),
+            pipeline=entry.name,
+            stages=[stage.value for stage in stages],
+        ),
+    )
+    keeper.start()
+    logger.info("worker %s serves %s of %s", worker_id, " and ".join(stages), entry.name)
+    try:
+        app.Worker(
+            queues=[queue_name(entry.name, stage) for stage in stages],
+            hostname=f"{worker_id.replace('/', '-')}@{hostname()}",
+            # Other workers are none of its business: Postgres tells who lives.
+            without_gossip=True,
+            without_mingle=True,
+            quiet=True,
+        ).start()
+    finally:
+        keeper.stop()
+        dismiss_worker(engine, worker_id)
+        engine.dispose()
+
+
+def _stages(text: str) -> frozenset[Stage]:
+    return frozenset(Stage(name) for name in text.split(","))
+
+
+if __name__ == "__main__":
+    main()

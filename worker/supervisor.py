@@ -1,0 +1,30 @@
+"""``farm worker``: one worker process per device, pinned before torch is imported; what dies is started again.
+
+A killed worker's leases run out and its batches go back in line.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from farm.keeper import Child, Keeper
+from farm.states import Stage
+from worker.devices import Device, cpu_threads
+
+
+def supervise(devices: Sequence[Device], stages: Sequence[Stage], pipeline: str) -> Keeper:
+    """A keeper of one worker process per device, each serving ``stages`` of ``pipeline``."""
+    threads = cpu_threads(sum(device.name == "cpu" for device in devices))
+    return Keeper([_child(device, threads, stages, pipeline) for device in devices])
+
+
+def _child(device: Device, threads: int, stages: Sequence[Stage], pipeline: str) -> Child:
+    command = [
+        *(sys.executable, "-m", "worker.process"),
+        *("--device", device.name),
+        *("--stages", ",".join(stages)),
+        *("--pipeline", pipeline),
+    ]
+    environment = device.environment
+    if device.name == "cpu":
+        environment["OMP_NUM_THREADS"] = str(threads)
+    return Child(f"worker on {device.name}", command, environment)

@@ -1,0 +1,199 @@
+"""The two Celery tasks. They read as the path of a picture: claim, render, store, commit."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import redis
+from celery import Celery
+from celery.exceptions import Ignore
+from PIL import Image
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from farm import keys
+from farm.broker import TASK_NAMES
+from farm.errors import ObjectCorruptError, ObjectMissingError, RenderInterrupted, StoreError
+from farm.progress import Progress, ProgressBoard
+from farm.settings import Settings
+from farm.spec import ImageParameters
+from farm.states import Stage
+from farm.storage import ObjectStore, get_verified, sha256
+from farm.transitions import (
+    Claim,
+    FinishedPicture,
+    claim,
+    fail_attempt,
+    finish_base,
+    finish_batch,
+    hand_back,
+)
+from worker import encode, latents, stages
+from worker.lease import Lease, LeaseKeeper
+from worker.pipelines import LoadedPipeline
+
+logger = logging.getLogger(__name__)
+
+#: A batch that the store refused waits so long before it is tried again.
+STORE_RETRY_SECONDS = 5
+#: Step progress is published no more often than this.
+PROGRESS_SECONDS = 0.25
+
+
+@dataclass
+class Station:
+    """Everything that one worker process renders with."""
+
+    settings: Settings
+    engine: Engine
+    store: ObjectStore
+    board: ProgressBoard
+    worker_id: str
+    pipeline: LoadedPipeline
+    keeper: LeaseKeeper
+    device: threading.Lock = field(default_factory=threading.Lock)
+    """Held while the device computes; fetching, encoding and storing run beside it."""
+
+
+def render_base(station: Station, batch_id: int, attempt: int) -> bool:
+    """The base stage of a batch: to latents in the store, or to finished pictures where no refiner follows.
+
+    Returns whether the refiner is next.
+    """
+    with _attempt(station, batch_id, attempt, Stage.BASE) as lease:
+        if lease is None:
+            return False
+        images = _parameters(lease.claim)
+        on_step = _step_reporter(station, lease)
+        if images[0].refiner_split is None:
+            with station.device:
+                started = time.monotonic()
+                pictures = stages.render_base_only(station.pipeline, images, on_step)
+                seconds = time.monotonic() - started
+            _deliver(station, lease.claim, images, pictures, seconds)
+            return False
+        with station.device:
+            started = time.monotonic()
+            rendered = stages.render_base(station.pipeline, images, on_step)
+            seconds = time.monotonic() - started
+        data = latents.pack(rendered, [image.index for image in lease.claim.images])
+        key = keys.latents_key(lease.claim.job_id, batch_id, attempt)
+        station.store.put(key, data, "application/octet-stream")
+        return finish_base(station.engine, batch_id, attempt, key, sha256(data), seconds)
+    return False
+
+
+def render_refiner(station: Station, batch_id: int, attempt: int) -> None:
+    """The refiner stage of a batch: from latents in the store to finished pictures."""
+    with _attempt(station, batch_id, attempt, Stage.REFINER) as lease:
+        if lease is None:
+            return
+        held = lease.claim
+        images = _parameters(held)
+        assert held.latents_key is not None  # noqa: S101 - a CHECK constraint says so
+        assert held.latents_sha256 is not None  # noqa: S101
+        received = latents.unpack(get_verified(station.store, held.latents_key, held.latents_sha256))
+        with station.device:
+            started = time.monotonic()
+            pictures = stages.render_refiner(station.pipeline, images, received, _step_reporter(station, lease))
+            seconds = time.monotonic() - started
+        if _deliver(station, held, images, pictures, seconds):
+            station.store.delete(held.latents_key)
+
+
+def register_tasks(app: Celery, station: Station) -> None:
+    """Make the two tasks known to Celery."""
+
+    @app.task(name=TASK_NAMES[Stage.BASE])  # type: ignore[untyped-decorator]
+    def base(batch_id: int, attempt: int) -> None:
+        if not render_base(station, batch_id, attempt):
+            # The chain ends here: Celery must not ring for a refiner that has nothing to do.
+            raise Ignore
+
+    @app.task(name=TASK_NAMES[Stage.REFINER])  # type: ignore[untyped-decorator]
+    def refiner(batch_id: int, attempt: int) -> None:
+        render_refiner(station, batch_id, attempt)
+
+
+@contextmanager
+def _attempt(station: Station, batch_id: int, attempt: int, stage: Stage) -> Iterator[Lease | None]:
+    """Claim a batch and hold its lease; record it if the attempt fails. None when there is nothing to claim."""
+    held = claim(station.engine, batch_id, attempt, stage, station.worker_id, station.settings.lease_seconds)
+    if held is None:
+        logger.info("batch %d attempt %d: nothing to claim, the message is stale or doubled", batch_id, attempt)
+        yield None
+        return
+    with station.keeper.hold(held) as lease:
+        try:
+            yield lease
+        except RenderInterrupted as interruption:
+            logger.info("stopped: %s", interruption)
+        except StoreError as error:
+            logger.warning("batch %d attempt %d handed back: %s", batch_id, attempt, error)
+            hand_back(station.engine, batch_id, attempt, STORE_RETRY_SECONDS)
+        except (ObjectMissingError, ObjectCorruptError) as error:
+            logger.warning("batch %d attempt %d: latents are lost, base again: %s", batch_id, attempt, error)
+            fail_attempt(
+                station.engine, batch_id, attempt, str(error), station.settings.max_failures, latents_lost=True
+            )
+        except SQLAlchemyError:
+            # The database is away: nothing can be recorded, and the lease brings the batch back.
+            logger.exception("batch %d attempt %d is left to its lease", batch_id, attempt)
+        except Exception as error:
+            # Whatever the model's code raises belongs to this batch; the batch keeps the reason.
+            reason = f"{type(error).__name__}: {error}"
+            outcome = fail_attempt(station.engine, batch_id, attempt, reason, station.settings.max_failures)
+            logger.exception("batch %d attempt %d failed: %s", batch_id, attempt, outcome.value)
+
+
+def _parameters(held: Claim) -> list[ImageParameters]:
+    return [
+        ImageParameters.model_validate(
+            {
+                **held.parameters,
+                "prompt": image.prompt,
+                "negative_prompt": image.negative_prompt,
+                "seed": image.seed,
+            }
+        )
+        for image in held.images
+    ]
+
+
+def _step_reporter(station: Station, lease: Lease) -> Callable[[int, int], None]:
+    """The step callback: stops the pipeline when the lease says so, and publishes how far it is."""
+    lease.check()
+    last_published = 0.0
+
+    def on_step(step: int, steps: int) -> None:
+        nonlocal last_published
+        lease.check()
+        now = time.monotonic()
+        if now - last_published < PROGRESS_SECONDS:
+            return
+        last_published = now
+        try:
+            station.board.write(lease.claim.batch_id, Progress(lease.claim.stage, step, steps))
+        except redis.RedisError as error:
+            logger.debug("progress not published: %s", error)
+
+    return on_step
+
+
+def _deliver(
+    station: Station, held: Claim, images: Sequence[ImageParameters], pictures: Sequence[Image.Image], seconds: float
+) -> bool:
+    """Encode and store a batch's pictures, then commit them. False if the attempt had become stale."""
+    finished = []
+    for claimed, parameters, picture in zip(held.images, images, pictures, strict=True):
+        provenance = {"job": str(held.job_id), "index": str(claimed.index), **station.pipeline.fingerprint}
+        png = encode.encode_png(picture, parameters, provenance)
+        image_key = keys.image_key(held.job_id, claimed.index)
+        thumbnail_key = keys.thumbnail_key(held.job_id, claimed.index)
+        station.store.put(image_key, png, "image/png")
+        station.store.put(thumbnail_key, encode.encode_thumbnail(picture), "image/webp")
+        finished.append(FinishedPicture(claimed.index, image_key, thumbnail_key, sha256(png)))
+    return finish_batch(station.engine, held, station.worker_id, finished, seconds)
