@@ -98,11 +98,12 @@ def queue_ready_batches(engine: Engine, job_id: int, stage: Stage, count: int) -
         .order_by(Batch.id)
         .limit(count)
         .with_for_update(skip_locked=True)
-        .scalar_subquery()
+        # As a plain subquery the planner may evaluate it once per row, and take more than the limit.
+        .cte("chosen")
     )
     statement = (
         update(Batch)
-        .where(Batch.id.in_(chosen), Batch.state == BatchState.READY)
+        .where(Batch.id.in_(select(chosen.c.id)), Batch.state == BatchState.READY)
         .values(state=BatchState.QUEUED, attempt=Batch.attempt + 1, queued_at=func.now())
         .returning(Batch.id, Batch.attempt, Batch.stage, Batch.parameters)
     )

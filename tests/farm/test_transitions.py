@@ -1,0 +1,224 @@
+"""Every guarded write of state: who may move what, and that a stale attempt changes nothing."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select, text, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from farm.catalog import Catalog
+from farm.models import Batch, Image, Job
+from farm.states import BatchState, ImageState, JobState, Stage
+from farm.transitions import (
+    Claim,
+    FailureOutcome,
+    FinishedPicture,
+    Wish,
+    cancel_job,
+    claim,
+    fail_attempt,
+    finish_base,
+    finish_batch,
+    hand_back,
+    queue_ready_batches,
+    renew,
+    return_lost_messages,
+)
+from producer.intake import Intake, Row
+from producer.submit import submit_job
+
+LEASE = 30.0
+
+
+def submit(engine: Engine, images: int, batch_size: int = 4, **fields: Any) -> int:
+    rows = [Row({"prompt": f"prompt {n}"}) for n in range(images)]
+    fields = {"batch_size": batch_size, "seed": 7, **fields}
+    return submit_job(engine, Catalog.load(), "tiny", fields, Intake(rows)).job_id
+
+
+def start(engine: Engine, job_id: int, stage: Stage = Stage.BASE, worker_id: str = "w") -> Claim:
+    (sent,) = queue_ready_batches(engine, job_id, stage, 1)
+    held = claim(engine, sent.batch_id, sent.attempt, stage, worker_id, LEASE)
+    assert held is not None
+    return held
+
+
+def pictures_of(held: Claim) -> list[FinishedPicture]:
+    return [FinishedPicture(image.index, f"i/{image.index}", f"t/{image.index}", "ab") for image in held.images]
+
+
+def batch(engine: Engine, batch_id: int) -> Batch:
+    with Session(engine, expire_on_commit=False) as session:
+        return session.get_one(Batch, batch_id)
+
+
+def job(engine: Engine, job_id: int) -> Job:
+    with Session(engine, expire_on_commit=False) as session:
+        return session.get_one(Job, job_id)
+
+
+def image_states(engine: Engine, job_id: int) -> list[ImageState]:
+    with Session(engine) as session:
+        return list(session.scalars(select(Image.state).where(Image.job_id == job_id).order_by(Image.index)))
+
+
+def test_a_batch_goes_from_ready_to_finished_pictures(engine: Engine) -> None:
+    job_id = submit(engine, 2)
+    (sent,) = queue_ready_batches(engine, job_id, Stage.BASE, 5)
+    assert (sent.attempt, sent.stage, sent.pipeline, sent.refined) == (1, Stage.BASE, "tiny", True)
+
+    held = claim(engine, sent.batch_id, 1, Stage.BASE, "w", LEASE)
+    assert held is not None
+    assert [(image.index, image.prompt, image.seed) for image in held.images] == [
+        (0, "prompt 0", 7),
+        (1, "prompt 1", 8),
+    ]
+    assert job(engine, job_id).state is JobState.RUNNING
+    assert finish_base(engine, held.batch_id, 1, "latents", "00", 1.5)
+
+    refining = claim(engine, sent.batch_id, 1, Stage.REFINER, "w2", LEASE)
+    assert refining is not None
+    assert (refining.latents_key, refining.latents_sha256) == ("latents", "00")
+    assert finish_batch(engine, refining, "w2", pictures_of(refining), 0.5)
+
+    ended = job(engine, job_id)
+    assert (ended.state, ended.images_completed, ended.images_failed) == (JobState.COMPLETED, 2, 0)
+    assert ended.finished_at is not None
+    finished = batch(engine, sent.batch_id)
+    assert (finished.state, finished.base_seconds, finished.refiner_seconds) == (BatchState.COMPLETED, 1.5, 0.5)
+    assert image_states(engine, job_id) == [ImageState.COMPLETED] * 2
+
+
+def test_only_one_claim_wins_and_only_with_the_latest_attempt(engine: Engine) -> None:
+    job_id = submit(engine, 1)
+    (sent,) = queue_ready_batches(engine, job_id, Stage.BASE, 1)
+    assert claim(engine, sent.batch_id, 99, Stage.BASE, "w", LEASE) is None
+    assert claim(engine, sent.batch_id, 1, Stage.REFINER, "w", LEASE) is None
+    assert claim(engine, 10**9, 1, Stage.BASE, "w", LEASE) is None
+    assert job(engine, job_id).state is JobState.QUEUED
+    assert claim(engine, sent.batch_id, 1, Stage.BASE, "w", LEASE) is not None
+    assert claim(engine, sent.batch_id, 1, Stage.BASE, "w2", LEASE) is None
+
+
+def test_a_zombies_late_writes_change_nothing(engine: Engine) -> None:
+    job_id = submit(engine, 2)
+    zombie = start(engine, job_id)
+    fail_attempt(engine, zombie.batch_id, zombie.attempt, "lease ran out", max_failures=5)
+    living = start(engine, job_id, worker_id="w2")
+    assert living.attempt == zombie.attempt + 1
+
+    assert not finish_base(engine, zombie.batch_id, zombie.attempt, "old", "00", 1)
+    assert not finish_batch(engine, zombie, "w", pictures_of(zombie), 1)
+    assert not hand_back(engine, zombie.batch_id, zombie.attempt)
+    assert fail_attempt(engine, zombie.batch_id, zombie.attempt, "x", max_failures=1) is FailureOutcome.STALE
+    wishes = renew(engine, "w", [(zombie.batch_id, zombie.attempt)], LEASE)
+    assert wishes == {(zombie.batch_id, zombie.attempt): Wish.LOST}
+
+    state = batch(engine, living.batch_id)
+    assert (state.state, state.attempt, state.worker_id) == (BatchState.RUNNING, living.attempt, "w2")
+    assert image_states(engine, job_id) == [ImageState.PENDING] * 2
+
+
+def test_the_heartbeat_renews_and_brings_back_a_cancellation(engine: Engine) -> None:
+    job_id = submit(engine, 2)
+    held = start(engine, job_id)
+    pair = (held.batch_id, held.attempt)
+    before = batch(engine, held.batch_id).lease_until
+    assert renew(engine, "w", [pair], LEASE * 2) == {pair: Wish.GO_ON}
+    after = batch(engine, held.batch_id).lease_until
+    assert before is not None
+    assert after is not None
+    assert after > before
+
+    assert cancel_job(engine, job_id)
+    assert renew(engine, "w", [pair], LEASE) == {pair: Wish.CANCELLED}
+    assert not finish_base(engine, held.batch_id, held.attempt, "late", "00", 1)
+    assert image_states(engine, job_id) == [ImageState.CANCELLED] * 2
+    assert job(engine, job_id).state is JobState.CANCELLED
+    assert not cancel_job(engine, job_id)
+
+
+def test_cancel_keeps_what_is_finished(engine: Engine) -> None:
+    job_id = submit(engine, 4, batch_size=2, refiner_split=None)
+    held = start(engine, job_id)
+    assert finish_batch(engine, held, "w", pictures_of(held), 1)
+    assert cancel_job(engine, job_id)
+    assert image_states(engine, job_id) == [ImageState.COMPLETED] * 2 + [ImageState.CANCELLED] * 2
+    assert job(engine, job_id).images_completed == 2
+
+
+def test_a_failing_batch_is_split_until_the_bad_image_stands_alone(engine: Engine) -> None:
+    job_id = submit(engine, 5, batch_size=5, refiner_split=None)
+    bad = 3
+    while job(engine, job_id).state in (JobState.QUEUED, JobState.RUNNING):
+        with engine.begin() as connection:  # the back-off between attempts need not be waited for
+            connection.execute(update(Batch).values(run_after=text("now()")))
+        held = start(engine, job_id)
+        if bad in [image.index for image in held.images]:
+            fail_attempt(engine, held.batch_id, held.attempt, "ValueError: bad image", max_failures=2)
+        else:
+            assert finish_batch(engine, held, "w", pictures_of(held), 1)
+
+    expected = [ImageState.COMPLETED] * 5
+    expected[bad] = ImageState.FAILED
+    assert image_states(engine, job_id) == expected
+    ended = job(engine, job_id)
+    assert (ended.state, ended.images_completed, ended.images_failed) == (JobState.FAILED, 4, 1)
+    with Session(engine) as session:
+        assert session.get_one(Image, (job_id, bad)).error == "ValueError: bad image"
+
+
+def test_lost_latents_start_over_at_the_base(engine: Engine) -> None:
+    job_id = submit(engine, 1)
+    held = start(engine, job_id)
+    finish_base(engine, held.batch_id, held.attempt, "latents", "00", 1)
+    claim(engine, held.batch_id, held.attempt, Stage.REFINER, "w", LEASE)
+    outcome = fail_attempt(engine, held.batch_id, held.attempt, "latents gone", 5, latents_lost=True)
+    assert outcome is FailureOutcome.RETRY
+    state = batch(engine, held.batch_id)
+    assert (state.state, state.stage, state.latents_key) == (BatchState.READY, Stage.BASE, None)
+
+
+def test_a_refiner_attempt_that_fails_keeps_its_latents(engine: Engine) -> None:
+    job_id = submit(engine, 1)
+    held = start(engine, job_id)
+    finish_base(engine, held.batch_id, held.attempt, "latents", "00", 1)
+    claim(engine, held.batch_id, held.attempt, Stage.REFINER, "w", LEASE)
+    fail_attempt(engine, held.batch_id, held.attempt, "killed", 5)
+    (sent,) = queue_ready_batches(engine, job_id, Stage.REFINER, 1)
+    assert (sent.stage, sent.attempt) == (Stage.REFINER, held.attempt + 1)
+
+
+def test_lost_messages_go_back_in_line_under_a_new_attempt(engine: Engine) -> None:
+    job_id = submit(engine, 1)
+    (sent,) = queue_ready_batches(engine, job_id, Stage.BASE, 1)
+    assert return_lost_messages(engine, [sent.batch_id]) == 1
+    (again,) = queue_ready_batches(engine, job_id, Stage.BASE, 1)
+    assert again.attempt == sent.attempt + 1
+    assert claim(engine, sent.batch_id, sent.attempt, Stage.BASE, "w", LEASE) is None
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE jobs SET state = 'completed'",
+        "UPDATE jobs SET finished_at = now()",
+        "UPDATE jobs SET images_completed = 3",
+        "UPDATE jobs SET state = 'failed', finished_at = now(), images_completed = 2",
+        "UPDATE batches SET state = 'running'",
+        "UPDATE batches SET state = 'queued'",
+        "UPDATE batches SET state = 'completed'",
+        "UPDATE batches SET lease_until = now()",
+        "UPDATE batches SET stage = 'refiner'",
+        "UPDATE batches SET latents_key = 'x'",
+        "UPDATE images SET state = 'completed', finished_at = now()",
+        "UPDATE images SET state = 'failed', finished_at = now()",
+        "UPDATE images SET image_key = 'x', thumbnail_key = 'x', sha256 = 'x'",
+        "UPDATE images SET seed = -1",
+    ],
+)
+def test_the_database_refuses_contradictions(engine: Engine, statement: str) -> None:
+    submit(engine, 2)
+    with pytest.raises(IntegrityError), engine.begin() as connection:
+        connection.execute(text(statement))
