@@ -1,0 +1,267 @@
+"""Tiny checkpoints of the real SDXL architecture: random weights, real layout, a few megabytes.
+
+Everything but the size is as in SDXL: the base UNet is conditioned on text and micro-conditions and reads two text
+encoders, the refiner's on the aesthetic score and reads the second encoder only, the VAE shrinks by 8, the
+tokenizers are CLIP's. They load through the very code that loads the real ones.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from farm.schedule import STEPS_OFFSET, TRAIN_TIMESTEPS
+
+TEXT_DIM = 32
+TEXT_2_DIM = 64
+TIME_DIM = 32
+#: SDXL's base takes six micro-conditions (original size, crop, target size), its refiner five (size, crop, score).
+BASE_CONDITIONS = 6
+REFINER_CONDITIONS = 5
+
+#: Words that get tokens of their own; any other text falls back to bytes, as in CLIP.
+WORDS = (
+    "a",
+    "an",
+    "the",
+    "of",
+    "in",
+    "on",
+    "at",
+    "with",
+    "and",
+    "by",
+    "to",
+    "from",
+    "red",
+    "green",
+    "blue",
+    "yellow",
+    "black",
+    "white",
+    "orange",
+    "purple",
+    "golden",
+    "cat",
+    "dog",
+    "fox",
+    "owl",
+    "bird",
+    "fish",
+    "horse",
+    "tree",
+    "forest",
+    "mountain",
+    "river",
+    "sea",
+    "sky",
+    "sun",
+    "moon",
+    "star",
+    "city",
+    "street",
+    "house",
+    "castle",
+    "bridge",
+    "robot",
+    "dragon",
+    "portrait",
+    "photo",
+    "painting",
+    "watercolor",
+    "sketch",
+    "drawing",
+    "oil",
+    "light",
+    "night",
+    "day",
+    "snow",
+    "rain",
+    "fire",
+    "water",
+    "glass",
+    "wood",
+    "stone",
+    "small",
+    "large",
+    "old",
+    "young",
+    "high",
+    "detailed",
+    "beautiful",
+    "style",
+)
+
+
+def write_tiny_checkpoint(directory: Path, seed: int = 0) -> None:
+    """Write ``directory/base`` and ``directory/refiner``; the same seed gives the same bytes.
+
+    The directory appears complete or not at all; one that is there already is left as it is.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}-"))
+    try:
+        temporary.chmod(0o755)
+        _write(temporary, seed)
+        try:
+            temporary.rename(directory)
+        except OSError:
+            # A concurrent writer was first, with the same bytes.
+            if not (directory / "refiner").is_dir():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(directory: Path, seed: int) -> None:
+    tokenizer, tokenizer_2 = _tokenizers()
+    scheduler = EulerDiscreteScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        num_train_timesteps=TRAIN_TIMESTEPS,
+        prediction_type="epsilon",
+        timestep_spacing="leading",
+        steps_offset=STEPS_OFFSET,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        text_encoder = CLIPTextModel(_text_config(TEXT_DIM, "quick_gelu", tokenizer))
+        # As in SDXL, base and refiner have this encoder and the VAE in common, so that one device can share them.
+        text_encoder_2 = CLIPTextModelWithProjection(_text_config(TEXT_2_DIM, "gelu", tokenizer_2))
+        vae = _vae()
+        base_unet = _base_unet()
+        refiner_unet = _refiner_unet()
+    StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        text_encoder_2=text_encoder_2,
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
+        unet=base_unet,
+        scheduler=scheduler,
+    ).save_pretrained(directory / "base", safe_serialization=True)
+    StableDiffusionXLImg2ImgPipeline(
+        vae=vae,
+        text_encoder=None,
+        text_encoder_2=text_encoder_2,
+        tokenizer=None,
+        tokenizer_2=tokenizer_2,
+        unet=refiner_unet,
+        scheduler=scheduler,
+        requires_aesthetics_score=True,
+        force_zeros_for_empty_prompt=False,
+    ).save_pretrained(directory / "refiner", safe_serialization=True)
+
+
+def _tokenizers() -> tuple[CLIPTokenizer, CLIPTokenizer]:
+    """CLIP's tokenizers over our vocabulary; SDXL pads the first with the end token, the second with "!"."""
+    tokens, merges = _byte_pair_vocabulary()
+    vocabulary = {token: number for number, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
+    return tuple(
+        CLIPTokenizer(vocab=dict(vocabulary), merges=list(merges), pad_token=pad_token, model_max_length=77)
+        for pad_token in ("<|endoftext|>", "!")
+    )
+
+
+def _byte_pair_vocabulary() -> tuple[list[str], list[tuple[str, str]]]:
+    """Tokens and merges of a byte-level BPE: every byte, inside and at the end of a word, and the words of WORDS."""
+    symbols = _byte_symbols()
+    tokens = dict.fromkeys([*symbols, *(f"{symbol}</w>" for symbol in symbols)])
+    merges: dict[tuple[str, str], None] = {}
+    for word in WORDS:
+        parts = [*word[:-1], f"{word[-1]}</w>"]
+        left = parts[0]
+        for right in parts[1:]:
+            merges[left, right] = None
+            left += right
+            tokens[left] = None
+    return list(tokens), list(merges)
+
+
+def _byte_symbols() -> list[str]:
+    """A printable character for each of the 256 bytes, as byte-level BPE defines them (GPT-2, Radford et al. 2019).
+
+    Printable bytes stand for themselves, the others for the characters from U+0100 on. "!" comes first.
+    """
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) for byte in printable] + [chr(256 + number) for number in range(len(others))]
+
+
+def _text_config(hidden_size: int, activation: str, tokenizer: CLIPTokenizer) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
+        projection_dim=hidden_size,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=77,
+        hidden_act=activation,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _vae() -> AutoencoderKL:
+    """Four levels, so three halvings: the real factor 8."""
+    return AutoencoderKL(
+        block_out_channels=(16, 32, 32, 32),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=256,
+        scaling_factor=0.13025,
+    )
+
+
+def _base_unet() -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=32,
+        block_out_channels=(16, 32, 48),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 1, 2),
+        attention_head_dim=(2, 4, 4),
+        cross_attention_dim=TEXT_DIM + TEXT_2_DIM,
+        **_common_unet(BASE_CONDITIONS),
+    )
+
+
+def _refiner_unet() -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=32,
+        block_out_channels=(16, 32, 48, 48),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 1, 1, 1),
+        attention_head_dim=(2, 4, 4, 4),
+        cross_attention_dim=TEXT_2_DIM,
+        **_common_unet(REFINER_CONDITIONS),
+    )
+
+
+def _common_unet(conditions: int) -> dict[str, object]:
+    return {
+        "in_channels": 4,
+        "out_channels": 4,
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": TIME_DIM,
+        "projection_class_embeddings_input_dim": conditions * TIME_DIM + TEXT_2_DIM,
+    }
