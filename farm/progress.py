@@ -32,6 +32,10 @@ class ProgressBoard:
         # Short timeouts: progress is never worth waiting for.
         self._redis = redis.Redis.from_url(settings.broker_url, socket_timeout=1, socket_connect_timeout=1)
 
+    def check(self) -> None:
+        """Raise redis.RedisError unless the broker answers."""
+        self._redis.ping()
+
     def write(self, batch_id: int, progress: Progress) -> None:
         """Publish a batch's progress. Raises redis.RedisError when the broker is away."""
         value = json.dumps({"stage": progress.stage.value, "step": progress.step, "steps": progress.steps})

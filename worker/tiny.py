@@ -231,7 +231,7 @@ def _vae() -> AutoencoderKL:
 def _base_unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=32,
-        block_out_channels=(16, 32, 48),
+        block_out_channels=(16, 32, 32),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         transformer_layers_per_block=(1, 1, 2),
@@ -244,7 +244,7 @@ def _base_unet() -> UNet2DConditionModel:
 def _refiner_unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=32,
-        block_out_channels=(16, 32, 48, 48),
+        block_out_channels=(16, 32, 32, 32),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         transformer_layers_per_block=(1, 1, 1, 1),

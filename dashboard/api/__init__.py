@@ -1,0 +1,12 @@
+"""The HTTP API, JSON under ``/api/v1``."""
+
+from flask import Flask
+
+from dashboard.api import health, images, jobs, workers
+
+
+def register_api(app: Flask) -> None:
+    """Add all routes of the API."""
+    for module in (jobs, images, workers):
+        app.register_blueprint(module.blueprint, url_prefix="/api/v1")
+    app.register_blueprint(health.blueprint)

@@ -1,0 +1,88 @@
+"""Images: list, show, and the pictures themselves."""
+
+from http import HTTPStatus
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, redirect, request, url_for
+from werkzeug.wrappers import Response as AnyResponse
+
+from dashboard.arguments import integer, page_size, state
+from dashboard.context import context
+from dashboard.queries import ImageView, get_image, get_job, list_images
+from farm.errors import NotFoundError
+from farm.states import ImageState
+
+blueprint = Blueprint("api_images", __name__)
+
+SIGNED_URL_SECONDS = 3600
+
+
+@blueprint.get("/jobs/<int:job_id>/images")
+def index(job_id: int) -> Response:
+    """A job's images by index; ``next`` is the ``after`` of the next page."""
+    farm = context()
+    get_job(farm.engine, farm.board, job_id)
+    limit = page_size(100)
+    images = list_images(farm.engine, job_id, limit, integer("after"), state("state", ImageState))
+    return jsonify(
+        {
+            "images": [image_json(view) for view in images],
+            "next": images[-1].image.index if len(images) == limit else None,
+        }
+    )
+
+
+@blueprint.get("/jobs/<int:job_id>/images/<int:index>")
+def show(job_id: int, index: int) -> Response:
+    """One image with its full parameters."""
+    return jsonify(image_json(get_image(context().engine, job_id, index)))
+
+
+@blueprint.get("/jobs/<int:job_id>/images/<int:index>/file")
+def file(job_id: int, index: int) -> AnyResponse:
+    """The picture; ``?download=1`` has the browser save it under its download name."""
+    view = get_image(context().engine, job_id, index)
+    name = view.download_name if request.args.get("download") else None
+    return _object(view.image.image_key, "image/png", view.image.sha256, name)
+
+
+@blueprint.get("/jobs/<int:job_id>/images/<int:index>/thumbnail")
+def thumbnail(job_id: int, index: int) -> AnyResponse:
+    """A small WebP of the picture."""
+    view = get_image(context().engine, job_id, index)
+    return _object(view.image.thumbnail_key, "image/webp", view.image.sha256, None)
+
+
+def image_json(view: ImageView) -> dict[str, Any]:
+    """An image as the API shows it."""
+    image = view.image
+    place: dict[str, Any] = {"job_id": image.job_id, "index": image.index}
+    completed = image.state is ImageState.COMPLETED
+    return {
+        "index": image.index,
+        "state": image.state.value,
+        **view.parameters,
+        "sha256": image.sha256,
+        "error": image.error,
+        "finished_at": image.finished_at and image.finished_at.isoformat(),
+        "download_name": view.download_name,
+        "url": url_for("api_images.show", **place),
+        "file_url": url_for("api_images.file", **place) if completed else None,
+        "thumbnail_url": url_for("api_images.thumbnail", **place) if completed else None,
+    }
+
+
+def _object(key: str | None, media_type: str, sha256: str | None, download_name: str | None) -> AnyResponse:
+    """An object of the store: by signed redirect where browsers reach the store, else through here."""
+    if key is None:
+        raise NotFoundError("This image has no picture (yet).")
+    store = context().store
+    if (url := store.public_url(key, SIGNED_URL_SECONDS, download_name)) is not None:
+        return redirect(url, HTTPStatus.FOUND)
+    response = Response(store.get(key), mimetype=media_type)
+    # A finished picture never changes.
+    response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
+    response.set_etag(sha256 or "")
+    if download_name is not None:
+        response.headers["Content-Disposition"] = f'attachment; filename="{download_name}"'
+    return response.make_conditional(request)

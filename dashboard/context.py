@@ -1,0 +1,30 @@
+"""What every request works with: database, store, progress board, catalog."""
+
+from dataclasses import dataclass
+from typing import cast
+
+from flask import current_app
+from sqlalchemy import Engine
+
+from farm.catalog import Catalog
+from farm.progress import ProgressBoard
+from farm.settings import Settings
+from farm.storage import ObjectStore
+
+EXTENSION = "sdxl-farm"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The farm as the dashboard sees it."""
+
+    settings: Settings
+    engine: Engine
+    store: ObjectStore
+    board: ProgressBoard
+    catalog: Catalog
+
+
+def context() -> Context:
+    """The context of the running application."""
+    return cast("Context", current_app.extensions[EXTENSION])
