@@ -26,7 +26,7 @@ def serve(settings: Settings) -> None:
         ) from error
     sys.stdout.write(f"http://{settings.host}:{server.effective_port}\n")
     sys.stdout.flush()
-    logger.info("the dashboard listens on http://%s:%d", settings.host, server.effective_port)
+    logger.info("the dashboard listens on http://%s:%s", settings.host, server.effective_port)
     with exit_on_signal():
         server.run()
     server.close()

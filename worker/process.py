@@ -8,7 +8,10 @@ import logging
 import os
 import platform
 import secrets
+import warnings
 from collections.abc import Sequence
+
+from celery.platforms import SecurityWarning
 
 from farm.broker import make_celery, queue_name
 from farm.catalog import Catalog
@@ -38,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = get_settings()
     set_up_logging(settings)
 
+    # Celery warns of root; what it fears, pickled messages that run code, is not accepted here.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     # Only here, in a process that is pinned and will never fork.
     from worker.pipelines import load
     from worker.tasks import Station, register_tasks

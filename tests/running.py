@@ -1,0 +1,118 @@
+"""A running farm: its parts as separate processes, as an operator starts them."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+
+from farm.embedded import free_port
+from farm.settings import Settings
+from producer.client import Farm
+
+Value = TypeVar("Value")
+
+WAIT_SECONDS = 120
+
+
+def wait_until(condition: Callable[[], Value], what: str, seconds: float = WAIT_SECONDS) -> Value:
+    """The condition's first true value; fails loudly when it does not come."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
+        time.sleep(0.05)
+    return value
+
+
+class RunningFarm:
+    """Parts of a farm on one set of settings."""
+
+    def __init__(self, settings: Settings, logs: Path) -> None:
+        self.settings = settings
+        self.logs = logs
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self.environment = os.environ | {
+            f"FARM_{name.upper()}": str(value)
+            for name, value in settings.model_dump(exclude_unset=True).items()
+            if value is not None
+        }
+        self.environment["FARM_PORT"] = self.url.rpartition(":")[2]
+        self.environment["FARM_URL"] = self.url
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.client = Farm(self.url)
+
+    def start(self, *arguments: str) -> "subprocess.Popen[bytes]":
+        """Run ``farm ARGUMENTS`` in the background."""
+        with (self.logs / f"{len(self.processes)}-{arguments[0]}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "farm.cli", *arguments], env=self.environment, stdout=log, stderr=log
+            )
+        self.processes.append(process)
+        return process
+
+    def command(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+        """Run ``farm ARGUMENTS`` to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "farm.cli", *map(str, arguments)],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=WAIT_SECONDS,
+            check=False,
+        )
+
+    def await_dashboard(self) -> None:
+        def answers() -> bool:
+            try:
+                return httpx.get(f"{self.url}/readyz").is_success
+            except httpx.TransportError:
+                return False
+
+        wait_until(answers, "the dashboard")
+
+    def workers(self) -> list[dict]:
+        return [worker for worker in httpx.get(f"{self.url}/api/v1/workers").json()["workers"] if worker["alive"]]
+
+    def await_job(self, job_id: int, seconds: float = WAIT_SECONDS) -> dict:
+        def ended() -> dict | None:
+            job = self.client.job(job_id)
+            return job if job["finished_at"] else None
+
+        return wait_until(ended, f"the end of job {job_id}", seconds)
+
+    def stop(self) -> None:
+        self.client.close()
+        for process in self.processes:
+            if process.poll() is None:
+                process.terminate()
+        for process in self.processes:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextmanager
+def running_farm(settings: Settings, logs: Path, *workers: list[str]) -> Iterator[RunningFarm]:
+    """A farm with producer, dashboard and workers (one ``farm worker`` per list of options), for the time being."""
+    farm = RunningFarm(settings, logs)
+    try:
+        farm.start("producer")
+        farm.start("dashboard")
+        for options in workers:
+            farm.start("worker", *options)
+        farm.await_dashboard()
+        wait_until(lambda: len(farm.workers()) >= len(workers), "the workers")
+        yield farm
+    except BaseException:
+        for log in sorted(logs.glob("*.log")):
+            sys.stderr.write(f"--- {log.name}\n{log.read_text(errors='replace')[-4000:]}\n")
+        raise
+    finally:
+        farm.stop()
