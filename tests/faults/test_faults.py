@@ -1,0 +1,133 @@
+"""What dies or gets lost in mid-work comes back by itself, and every image ends exactly once."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import redis
+from celery.app.control import Control
+from running import RunningFarm, running_farm, wait_until
+from sqlalchemy import Engine, func, select
+from sqlalchemy.orm import Session
+
+from farm.broker import make_celery
+from farm.database import open_database
+from farm.models import Batch, Image
+from farm.settings import Settings
+from farm.states import BatchState, ImageState, Stage
+from farm.storage import DirectoryStore, open_store, sha256
+
+WORKER = ["--device", "cpu"]
+#: Many steps of a tiny picture: long enough to be caught in the middle.
+SLOW = {"steps": 120, "size": "256x256", "seed": 1, "batch_size": 4}
+
+
+@pytest.fixture
+def impatient(settings: Settings) -> Settings:
+    return Settings(
+        **settings.model_dump(exclude_unset=True), lease_seconds=3, heartbeat_seconds=0.3, lost_message_seconds=1
+    )
+
+
+def rendering(farm: RunningFarm, stage: Stage) -> dict | None:
+    """The worker that is in the middle of denoising a batch of this stage."""
+    for worker in farm.workers():
+        for batch in worker["batches"]:
+            if batch["stage"] == stage and batch["step"]:
+                return worker
+    return None
+
+
+def assert_every_image_exactly_once(settings: Settings, job: dict, expected: int) -> None:
+    assert job["state"] == "completed"
+    assert job["images"] == {"total": expected, "completed": expected, "failed": 0, "cancelled": 0, "pending": 0}
+    engine = open_database(settings)
+    with Session(engine) as session:
+        images = session.scalars(select(Image).order_by(Image.index)).all()
+    engine.dispose()
+    assert [image.index for image in images] == list(range(expected))
+    assert {image.state for image in images} == {ImageState.COMPLETED}
+    store = open_store(settings)
+    assert isinstance(store, DirectoryStore)
+    for image in images:
+        assert sha256(store.get(image.image_key or "")) == image.sha256
+    assert len(list(store.root.glob("images/*/*.png"))) == expected
+
+
+@pytest.mark.parametrize("stage", [Stage.BASE, Stage.REFINER])
+def test_a_worker_killed_in_the_middle_of_a_batch(
+    impatient: Settings, engine: Engine, tmp_path: Path, stage: Stage
+) -> None:
+    split = 0.9 if stage is Stage.BASE else 0.1
+    with running_farm(impatient, tmp_path, WORKER) as farm:
+        job_id = farm.client.submit([f"p{n}" for n in range(8)], {**SLOW, "refiner_split": split})["id"]
+        worker = wait_until(lambda: rendering(farm, stage), f"a batch in its {stage} stage")
+        killed = [batch["id"] for batch in worker["batches"]]
+        os.kill(worker["process_id"], signal.SIGKILL)
+        assert_every_image_exactly_once(impatient, farm.await_job(job_id), 8)
+    with Session(engine) as session:
+        for batch in session.scalars(select(Batch).where(Batch.id.in_(killed))):
+            assert batch.state is BatchState.COMPLETED
+            assert batch.attempt >= 2
+            assert batch.worker_id != worker["id"]
+
+
+def test_a_flushed_broker_with_work_in_it(impatient: Settings, engine: Engine, tmp_path: Path) -> None:
+    with running_farm(impatient, tmp_path, WORKER) as farm:
+        job_id = farm.client.submit([f"p{n}" for n in range(24)], {**SLOW, "steps": 40})["id"]
+        wait_until(lambda: rendering(farm, Stage.BASE), "a batch at work")
+
+        def waiting_in_broker() -> int:
+            with redis.Redis.from_url(impatient.broker_url or "") as client:
+                return client.llen("tiny.base")
+
+        wait_until(waiting_in_broker, "messages in the broker")
+        with redis.Redis.from_url(impatient.broker_url or "") as client:
+            client.flushall()
+        assert_every_image_exactly_once(impatient, farm.await_job(job_id), 24)
+    with Session(engine) as session:
+        assert session.scalar(select(func.max(Batch.attempt))) >= 2
+
+
+def test_workers_answer_while_they_render_and_cancel_stops_them(
+    impatient: Settings, engine: Engine, tmp_path: Path
+) -> None:
+    with running_farm(impatient, tmp_path, WORKER) as farm:
+        job_id = farm.client.submit(["a very long job"], {**SLOW, "steps": 1000})["id"]
+        wait_until(lambda: rendering(farm, Stage.BASE), "a batch at work")
+        app = make_celery(impatient)
+        answers = Control(app).ping(timeout=2)
+        assert [list(answer.values()) for answer in answers] == [[{"ok": "pong"}]]
+        app.close()
+
+        farm.client.cancel(job_id)
+        next_id = farm.client.submit(["next"], {"steps": 4, "seed": 1})["id"]
+        # The device would be busy for minutes if the first job were rendered on.
+        assert farm.await_job(next_id, seconds=30)["state"] == "completed"
+        job = farm.client.job(job_id)
+        assert (job["state"], job["images"]["cancelled"]) == ("cancelled", 1)
+    with Session(engine) as session:
+        assert session.scalars(select(Image.state).where(Image.job_id == job_id)).one() is ImageState.CANCELLED
+
+
+def test_a_standby_producer_takes_over(impatient: Settings, tmp_path: Path) -> None:
+    with running_farm(impatient, tmp_path, WORKER) as farm:
+        leader = farm.processes[0]
+        farm.start("producer")
+        leader.kill()
+        leader.wait()
+        job_id = farm.client.submit(["a"], {"steps": 4})["id"]
+        assert farm.await_job(job_id)["state"] == "completed"
+
+
+def test_missing_latents_are_rendered_again(impatient: Settings, tmp_path: Path) -> None:
+    # Only the base works at first, so that the latents can be taken away before the refiner comes.
+    with running_farm(impatient, tmp_path, [*WORKER, "--stage", "base"]) as farm:
+        job_id = farm.client.submit(["a", "b"], {"steps": 6, "seed": 1})["id"]
+        objects = open_store(impatient)
+        assert isinstance(objects, DirectoryStore)
+        (latents,) = wait_until(lambda: list(objects.root.glob("latents/*/*.safetensors")), "latents")
+        latents.write_bytes(b"damaged")
+        farm.start("worker", *WORKER, "--stage", "refiner")
+        assert_every_image_exactly_once(impatient, farm.await_job(job_id), 2)
