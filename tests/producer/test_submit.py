@@ -152,7 +152,7 @@ def test_many_bad_lines_are_counted_and_the_first_hundred_shown(engine: Engine) 
 
 
 def test_tsv_takes_quotes_literally_and_reports_ignored_columns() -> None:
-    intake = read_file("p.tsv", 'Prompt\tCategory\na 12" tall fox\tAnimals\n"quoted\tx\n'.encode())
+    intake = read_file("p.tsv", b'Prompt\tCategory\na 12" tall fox\tAnimals\n"quoted\tx\n')
     assert [row.values["prompt"] for row in intake.rows] == ['a 12" tall fox', '"quoted']
     assert [row.line for row in intake.rows] == [2, 3]
     assert intake.ignored_columns == ["Category"]

@@ -1,0 +1,77 @@
+"""Renders the example prompts on an embedded farm: what `make demo` runs.
+
+Starts `farm up`, submits a file through the Python client, watches, downloads, makes a contact sheet, and stops
+what it started. The farm's data stays in .farm, so `farm up --data .farm` shows the job again.
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+
+from farm.embedded import free_port
+from producer.client import Farm
+from producer.commands import save, wait_for
+from producer.contact_sheet import contact_sheet
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT / ".farm"
+OUTPUT = ROOT / "demo-output"
+START_SECONDS = 120
+
+
+def main() -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "farm.cli", "up", "--data", str(DATA), "--port", str(port)]
+    print(f"Starting an embedded farm on {url} ...")
+    farm_up = subprocess.Popen([*command, "--pipeline", "tiny"], stdout=subprocess.DEVNULL)
+    try:
+        await_farm(farm_up, url)
+        render(url)
+    finally:
+        farm_up.terminate()
+        farm_up.wait()
+    print(
+        "\nThe demo's farm is stopped. The pictures are noise: the tiny checkpoint has SDXL's architecture but random "
+        "weights.\nGo on:\n"
+        "  .venv/bin/farm up --data .farm           the dashboard, with this job in it: http://127.0.0.1:8000\n"
+        "  .venv/bin/farm submit examples/prompts.txt --images-per-prompt 4 --output pictures/\n"
+        "  README.md, 'On real GPUs'                the real SDXL"
+    )
+
+
+def await_farm(farm_up: "subprocess.Popen[bytes]", url: str) -> None:
+    """Wait until the farm answers."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            if httpx.get(f"{url}/readyz", timeout=5).is_success:
+                return
+        except httpx.TransportError:
+            pass
+        if farm_up.poll() is not None or time.monotonic() > deadline:
+            raise SystemExit(f"The farm did not start; see {DATA}/logs.")
+        time.sleep(0.2)
+
+
+def render(url: str) -> None:
+    """Submit, watch, download, and lay the pictures out on one sheet."""
+    with Farm(url) as farm:
+        receipt = farm.submit_file(ROOT / "examples" / "prompts.txt", {"name": "demo", "seed": 42})
+        print(f"Job {receipt['id']}: {receipt['image_count']} images, dashboard {url}/jobs/{receipt['id']}")
+        job = wait_for(farm, receipt["id"])
+        for leftover in OUTPUT.glob("*.png"):
+            leftover.unlink()
+        pictures = save(farm, job, OUTPUT)
+        if job["state"] != "completed":
+            raise SystemExit(f"The job is {job['state']}: {job['errors']}")
+    sheet = OUTPUT / "contact-sheet.png"
+    contact_sheet(pictures).save(sheet)
+    print(f"{len(pictures)} pictures and {sheet.name} are in {OUTPUT.relative_to(ROOT)}/")
+
+
+if __name__ == "__main__":
+    main()
