@@ -1,6 +1,7 @@
 """``farm up``: all parts of the farm in the foreground of one machine."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -26,11 +27,12 @@ def run_up(settings: Settings, devices: str, on_ready: Callable[[str, Path], Non
     ``on_ready`` is called with the dashboard's address and the log directory once it answers. Raises
     ConfigurationError when a part cannot start.
     """
+    port = settings.port or embedded.free_port(settings.host)
+    _require_free(settings.host, port)
     with ExitStack() as services:
         data = settings.data.absolute()
         logs = data / "logs"
         logs.mkdir(parents=True, exist_ok=True)
-        port = settings.port or embedded.free_port(settings.host)
         url = f"http://{settings.host}:{port}"
         environment = {
             "FARM_DATA": str(data),
@@ -77,7 +79,7 @@ def _announce(keeper: Keeper, url: str, logs: Path, on_ready: Callable[[str, Pat
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         try:
-            if httpx.get(f"{url}/readyz", timeout=2).is_success and _is_ours(keeper):
+            if httpx.get(f"{url}/readyz", timeout=2).is_success:
                 record_farm(url)
                 on_ready(url, logs)
                 return
@@ -86,6 +88,11 @@ def _announce(keeper: Keeper, url: str, logs: Path, on_ready: Callable[[str, Pat
     sys.stderr.write(f"The dashboard does not answer on {url}; {logs}/dashboard.log says why.\n")
 
 
-def _is_ours(keeper: Keeper) -> bool:
-    """Whether it is our dashboard that answers, and not another farm on the same port."""
-    return all(child.alive for child in keeper.children)
+def _require_free(host: str, port: int) -> None:
+    try:
+        # As the dashboard will do it; a port whose last connections are still closing counts as free.
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise ConfigurationError(
+            f"The dashboard cannot listen on {host}:{port} ({error.strerror}); choose another port with --port."
+        ) from error
