@@ -161,14 +161,20 @@ def dashboard() -> None:
 
 @app.command(rich_help_panel=OPERATOR)
 def migrate() -> None:
-    """Bring the database's tables up to this version. Safe to run again, and from several machines at once."""
+    """Bring the database's tables up to this version, and make the store's bucket where it is missing.
+
+    Safe to run again, and from several machines at once.
+    """
     with commands.friendly_errors():
         import migrations
         from farm.database import open_database
+        from farm.storage import open_store
 
-        engine = open_database(get_settings())
+        settings = get_settings()
+        engine = open_database(settings)
         migrations.upgrade(engine)
         engine.dispose()
+        open_store(settings).prepare()
 
 
 @app.command(rich_help_panel=OPERATOR)

@@ -4,6 +4,7 @@ Keys come from ``farm.keys`` alone; no name that a user gave ever becomes a key.
 """
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from typing_extensions import override
 
 from farm.errors import ConfigurationError, ObjectCorruptError, ObjectMissingError, StoreError
 from farm.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -44,8 +47,11 @@ class ObjectStore(Protocol):
     def public_url(self, key: str, seconds: int, download_name: str | None = None) -> str | None:
         """A signed URL that a browser can fetch for so many seconds, or None if it must come through us."""
 
+    def prepare(self) -> None:
+        """Make the bucket or directory where it is missing; raises ConfigurationError."""
+
     def check(self) -> None:
-        """Raise ConfigurationError unless the store can be written and read."""
+        """Raise ConfigurationError unless the store is there and can be used."""
 
 
 def get_verified(store: ObjectStore, key: str, expected_sha256: str) -> bytes:
@@ -106,6 +112,10 @@ class DirectoryStore(ObjectStore):
         return None
 
     @override
+    def prepare(self) -> None:
+        self.check()
+
+    @override
     def check(self) -> None:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -155,6 +165,17 @@ class S3Store(ObjectStore):
         if download_name is not None:
             parameters["ResponseContentDisposition"] = f'attachment; filename="{download_name}"'
         return self._public_client.generate_presigned_url("get_object", Params=parameters, ExpiresIn=seconds)
+
+    @override
+    def prepare(self) -> None:
+        try:
+            self._client.create_bucket(Bucket=self.bucket)
+        except (self._client.exceptions.BucketAlreadyOwnedByYou, self._client.exceptions.BucketAlreadyExists):
+            pass
+        except self._failures as error:
+            # Most likely not allowed; an operator may have made it, which the check tells.
+            logger.info("bucket %s was not made: %s", self.bucket, error)
+        self.check()
 
     @override
     def check(self) -> None:

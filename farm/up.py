@@ -53,7 +53,7 @@ def run_up(settings: Settings, devices: str, on_ready: Callable[[str, Path], Non
             ]
         )
         with stop_on_signal(keeper):
-            watcher = threading.Thread(target=_announce, args=(keeper, url, logs, on_ready), daemon=True)
+            watcher = threading.Thread(target=_announce, args=(url, logs, on_ready), daemon=True)
             watcher.start()
             try:
                 keeper.run()
@@ -74,7 +74,7 @@ def _migrate(environment: dict[str, str]) -> None:
         raise ConfigurationError(f"The database could not be migrated:\n{result.stderr.strip()}")
 
 
-def _announce(keeper: Keeper, url: str, logs: Path, on_ready: Callable[[str, Path], None]) -> None:
+def _announce(url: str, logs: Path, on_ready: Callable[[str, Path], None]) -> None:
     """Wait until the dashboard answers, then record and announce its address."""
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:

@@ -19,6 +19,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     else:
         url, endpoint = f"s3://{request.getfixturevalue('bucket')}/a/prefix", request.getfixturevalue("s3_server")
     store = open_store(Settings(store_url=url, s3_endpoint_url=endpoint))
+    store.prepare()
     store.check()
     return store
 
@@ -106,3 +107,12 @@ def test_objects_carry_their_content_type(s3_server: str, bucket: str) -> None:
     S3Store(bucket, "p", s3_server, None).put("t.webp", b"x", "image/webp")
     head = boto3.client("s3", endpoint_url=s3_server).head_object(Bucket=bucket, Key="p/t.webp")
     assert head["ContentType"] == "image/webp"
+
+
+def test_prepare_makes_a_missing_bucket_and_may_be_repeated(s3_server: str) -> None:
+    store = S3Store("made-by-prepare", "", s3_server, None)
+    with pytest.raises(ConfigurationError, match="made-by-prepare"):
+        store.check()
+    store.prepare()
+    store.prepare()
+    store.check()
