@@ -162,10 +162,10 @@ def get_image(engine: Engine, job_id: int, index: int) -> ImageView:
     raise NotFoundError(f"There is no image {index} in job {job_id}.")
 
 
-def just_finished(engine: Engine, job_id: int, limit: int) -> list[ImageView]:
-    """A job's images that ended within the last few seconds, for pages that are open."""
+def just_finished(engine: Engine, job_id: int, through: int) -> list[ImageView]:
+    """A job's images up to index ``through`` that ended within the last few seconds, for pages that are open."""
     since = func.now() - timedelta(seconds=JUST_FINISHED_SECONDS)
-    query = _image_query(job_id).where(Image.finished_at > since).order_by(Image.index).limit(limit)
+    query = _image_query(job_id).where(Image.finished_at > since, Image.index <= through).order_by(Image.index)
     return _image_views(engine, query)
 
 

@@ -1,5 +1,6 @@
 """The Python client: talks to a farm over its HTTP API, and imports nothing heavy."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ Json = dict[str, Any]
 #: Uploads and pictures may be large; an answer that does not come at all is noticed by the connection.
 TIMEOUT = httpx.Timeout(60, connect=5)
 FINAL_STATES = ("completed", "failed", "cancelled")
+POLL_SECONDS = 0.3
 
 
 class FarmUnreachableError(FarmError):
@@ -75,6 +77,16 @@ class Farm:
     def job(self, job_id: int) -> Json:
         """One job: state, counts, progress."""
         return self._send("GET", f"/api/v1/jobs/{job_id}")
+
+    def wait(self, job_id: int, on_progress: Callable[[Json], None] | None = None) -> Json:
+        """Wait until a job has ended; returns the job. ``on_progress`` sees it at every look."""
+        while True:
+            job = self.job(job_id)
+            if on_progress is not None:
+                on_progress(job)
+            if job["state"] in FINAL_STATES:
+                return job
+            time.sleep(POLL_SECONDS)
 
     def cancel(self, job_id: int) -> Json:
         """Cancel a job; what is finished is kept."""

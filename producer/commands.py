@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from farm.errors import FarmError, InvalidSubmissionError
-from producer.client import FINAL_STATES, DownloadProgress, Farm, Json
+from producer.client import DownloadProgress, Farm, Json
 
 #: Exit status for input that was refused, as of a wrong command line.
 EXIT_REFUSED = 2
-POLL_SECONDS = 0.3
 
 output = Console()
 messages = Console(stderr=True)
@@ -173,14 +171,13 @@ def wait_for(farm: Farm, job_id: int) -> Json:
     """Show a job's progress until it has ended; returns the job."""
     with progress_bar() as progress:
         task = progress.add_task("rendering", total=None)
-        while True:
-            job = farm.job(job_id)
+
+        def on_progress(job: Json) -> None:
             counts = job["images"]
             ended = counts["completed"] + counts["failed"] + counts["cancelled"]
             progress.update(task, total=counts["total"], completed=ended)
-            if job["state"] in FINAL_STATES:
-                return job
-            time.sleep(POLL_SECONDS)
+
+        return farm.wait(job_id, on_progress)
 
 
 def save(farm: Farm, job: Json, directory: Path) -> list[Path]:

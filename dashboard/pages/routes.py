@@ -8,6 +8,7 @@ from werkzeug.wrappers import Response
 from dashboard.arguments import integer
 from dashboard.context import context
 from dashboard.queries import (
+    MAX_INDEX,
     ImageView,
     get_image,
     get_job,
@@ -104,7 +105,7 @@ def job_status(job_id: int) -> str | tuple[str, dict[str, str]]:
         "_job_live.html",
         view=view,
         errors=job_errors(farm.engine, job_id),
-        images=just_finished(farm.engine, job_id, IMAGES_PER_PAGE),
+        images=just_finished(farm.engine, job_id, integer("through", IMAGES_PER_PAGE - 1, high=MAX_INDEX) or 0),
     )
 
 
