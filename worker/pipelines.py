@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
@@ -16,7 +17,10 @@ from farm.errors import ConfigurationError
 from farm.states import Stage
 from worker.tiny import write_tiny_checkpoint
 
+#: The checkpoint that the farm makes itself, in the models directory.
 TINY = "tiny"
+#: Symbols of the smallest byte-level vocabulary: CLIP's tokenizers know at least every byte.
+BYTES = 256
 
 
 @dataclass(frozen=True)
@@ -36,42 +40,51 @@ def load(entry: Pipeline, models_directory: Path, device: str, stages: Collectio
 
     Raises ConfigurationError, with the checkpoint and the remedy, when it cannot be loaded.
     """
+    if Stage.BASE not in stages and entry.refiner is None:
+        raise ConfigurationError(f"Pipeline {entry.name!r} has no refiner: let this worker serve its base.")
     # Progress bars of the libraries would fill the log.
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
-    if entry.name == TINY and not (models_directory / TINY).is_dir():
-        write_tiny_checkpoint(models_directory / TINY)
-    dtype: torch.dtype = getattr(torch, entry.dtype)
+    if entry.base == f"./{TINY}/base":
+        try:
+            write_tiny_checkpoint(models_directory / TINY)
+        except OSError as error:
+            raise ConfigurationError(
+                f"Pipeline {entry.name!r}: its checkpoint cannot be written to {models_directory / TINY} ({error}). "
+                f"Let FARM_MODELS name a directory that this worker may write to."
+            ) from error
     base = refiner = None
     if Stage.BASE in stages:
-        base = _from_pretrained(StableDiffusionXLPipeline, entry, entry.base, models_directory, dtype, {}).to(device)
+        path = entry.local_path(entry.base, models_directory)
+        base = _from_pretrained(StableDiffusionXLPipeline, entry, path, device, {})
     if Stage.REFINER in stages and entry.refiner is not None:
+        path = entry.local_path(entry.refiner, models_directory)
         shared = {} if base is None else {"text_encoder_2": base.text_encoder_2, "vae": base.vae}
-        refiner = _from_pretrained(
-            StableDiffusionXLImg2ImgPipeline, entry, entry.refiner, models_directory, dtype, shared
-        ).to(device)
-    for pipeline in (base, refiner):
-        if pipeline is not None:
-            pipeline.set_progress_bar_config(disable=True)
+        refiner = _from_pretrained(StableDiffusionXLImg2ImgPipeline, entry, path, device, shared)
     return LoadedPipeline(entry, device, base, refiner, _fingerprint(entry, device))
 
 
-def _from_pretrained(
-    kind: type[StableDiffusionXLPipeline | StableDiffusionXLImg2ImgPipeline],
-    entry: Pipeline,
-    checkpoint: str,
-    models_directory: Path,
-    dtype: torch.dtype,
-    shared: dict[str, torch.nn.Module],
-) -> StableDiffusionXLPipeline | StableDiffusionXLImg2ImgPipeline:
-    path = entry.local_path(checkpoint, models_directory)
+def _from_pretrained(kind: Any, entry: Pipeline, path: str, device: str, shared: dict[str, torch.nn.Module]) -> Any:
+    """A pipeline of class ``kind`` on the device; ``shared`` are components that are loaded already."""
     try:
-        return kind.from_pretrained(path, dtype=dtype, variant=entry.variant, use_safetensors=True, **shared)
-    except (OSError, ValueError, KeyError) as error:
+        pipe = kind.from_pretrained(
+            path, dtype=getattr(torch, entry.dtype), variant=entry.variant, use_safetensors=True, **shared
+        ).to(device)
+    except Exception as error:
+        # Whatever the libraries trip over, in a checkpoint or a driver, the operator is who can mend it.
         raise ConfigurationError(
-            f"Pipeline {entry.name!r}: {path} cannot be loaded ({error}). Name a folder in diffusers' layout with "
-            f"safetensors weights, or a repository of the model hub that this machine reaches, in the catalog."
+            f"Pipeline {entry.name!r}: {path} cannot be loaded to {device} ({error}). Name a folder in diffusers' "
+            f"layout with safetensors weights, or a repository of the model hub that this machine reaches, in the "
+            f"catalog, and a device that this machine has."
         ) from error
+    for tokenizer in (pipe.tokenizer, pipe.tokenizer_2):
+        # Without its files a tokenizer loads all the same, and every prompt would mean the same.
+        if tokenizer is not None and len(tokenizer) < BYTES:
+            raise ConfigurationError(
+                f"Pipeline {entry.name!r}: a tokenizer of {path} is empty; fetch the checkpoint again, complete."
+            )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def _fingerprint(entry: Pipeline, device: str) -> dict[str, str]:

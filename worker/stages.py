@@ -25,7 +25,11 @@ class BrokenPictureError(FarmError):
 def render_base(pipeline: LoadedPipeline, images: Sequence[ImageParameters], on_step: OnStep) -> torch.Tensor:
     """The base's share of the schedule: latents (n, 4, height / 8, width / 8), in the pipeline's dtype, on the CPU."""
     latents = _base(pipeline)(
-        **_arguments(images), denoising_end=images[0].refiner_split, output_type="latent", **_steps(on_step)
+        **_arguments(images, refined=True),
+        **_size(images),
+        denoising_end=images[0].refiner_split,
+        output_type="latent",
+        **_steps(on_step),
     ).images
     return _finite(latents).cpu()
 
@@ -33,41 +37,63 @@ def render_base(pipeline: LoadedPipeline, images: Sequence[ImageParameters], on_
 def render_refiner(
     pipeline: LoadedPipeline, images: Sequence[ImageParameters], latents: torch.Tensor, on_step: OnStep
 ) -> list[Image.Image]:
-    """The refiner's share of the schedule, from the base's latents to pictures."""
+    """The refiner's share of the schedule, from the base's latents (n, 4, height / 8, width / 8) to pictures."""
     if pipeline.refiner is None:
         raise ValueError(f"pipeline {pipeline.entry.name} was loaded without its refiner")
-    if len(latents) != len(images):
-        raise ValueError(f"{len(latents)} latents for {len(images)} images")
-    decoded = pipeline.refiner(
-        **_arguments(images, with_size=False),
+    refiner = _mended(pipeline.refiner)
+    arguments = _arguments(images, refined=True)
+    expected = (len(images), 4, images[0].height // 8, images[0].width // 8)
+    if tuple(latents.shape) != expected:
+        raise ValueError(f"latents of shape {tuple(latents.shape)} for images that need {expected}")
+    decoded = refiner(
+        **arguments,
         denoising_start=images[0].refiner_split,
-        image=latents.to(pipeline.device),
+        image=_finite(latents).to(pipeline.device),
         output_type="pt",
         **_steps(on_step),
     ).images
-    return _pictures(pipeline.refiner, decoded)
+    return _pictures(refiner, decoded)
 
 
 def render_base_only(pipeline: LoadedPipeline, images: Sequence[ImageParameters], on_step: OnStep) -> list[Image.Image]:
     """The whole schedule by the base, to pictures."""
     base = _base(pipeline)
-    return _pictures(base, base(**_arguments(images), output_type="pt", **_steps(on_step)).images)
+    decoded = base(**_arguments(images, refined=False), **_size(images), output_type="pt", **_steps(on_step)).images
+    return _pictures(base, decoded)
 
 
 def _base(pipeline: LoadedPipeline) -> Any:
     if pipeline.base is None:
         raise ValueError(f"pipeline {pipeline.entry.name} was loaded without its base")
-    return pipeline.base
+    return _mended(pipeline.base)
 
 
-def _arguments(images: Sequence[ImageParameters], *, with_size: bool = True) -> dict[str, Any]:
-    """Arguments of one pipeline call for images that share their batch's parameters."""
+def _mended(pipe: Any) -> Any:
+    """The pipeline, with its VAE back in the dtype it was loaded in.
+
+    diffusers casts a float16 VAE to float32 for each decoding. When that decoding fails (out of memory) the VAE
+    stays in float32, and every later call would fail over the mixture.
+    """
+    if pipe.vae.dtype != pipe.unet.dtype:
+        pipe.vae.to(pipe.unet.dtype)
+    return pipe
+
+
+def _arguments(images: Sequence[ImageParameters], *, refined: bool) -> dict[str, Any]:
+    """What both pipelines' calls are given, for images that share their batch's parameters.
+
+    Raises ValueError for images that do not, and for a split that does not fit the stage: without one diffusers
+    would quietly run another schedule.
+    """
+    if not images:
+        raise ValueError("no images to render")
     shared = images[0].shared()
+    if (shared.refiner_split is not None) != refined:
+        raise ValueError(f"refiner_split {shared.refiner_split} does not fit this stage")
     without_negative = images[0].negative_prompt is None
     for image in images:
         if image.shared() != shared or (image.negative_prompt is None) != without_negative:
             raise ValueError("these images cannot share a batch: their parameters differ")
-    size = {"width": shared.width, "height": shared.height} if with_size else {}
     return {
         "prompt": [image.prompt for image in images],
         # None is not "": diffusers gives it an unconditional embedding of zeros.
@@ -77,8 +103,12 @@ def _arguments(images: Sequence[ImageParameters], *, with_size: bool = True) -> 
         # One generator per image, on the CPU, seeded anew in each stage: a picture depends neither on the device's
         # generator nor on its neighbours in the batch.
         "generator": [torch.Generator("cpu").manual_seed(image.seed) for image in images],
-        **size,
     }
+
+
+def _size(images: Sequence[ImageParameters]) -> dict[str, int]:
+    """What the base alone is told; the refiner's size is that of its latents."""
+    return {"width": images[0].width, "height": images[0].height}
 
 
 def _steps(on_step: OnStep) -> dict[str, Any]:

@@ -3,11 +3,16 @@
 Everything but the size is as in SDXL: the base UNet is conditioned on text and micro-conditions and reads two text
 encoders, the refiner's on the aesthetic score and reads the second encoder only, the VAE shrinks by 8, the
 tokenizers are CLIP's. They load through the very code that loads the real ones.
+
+Plain random weights would paint grey noise that hardly depends on the prompt. A few are therefore set or scaled (see
+``_calm``, ``_blur`` and ``_listen``), so that the pictures are soft coloured shapes, different for every prompt and
+seed, and so that rounding is not amplified from step to step.
 """
 
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from diffusers import (
@@ -17,9 +22,12 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from farm.schedule import STEPS_OFFSET, TRAIN_TIMESTEPS
+
+Model = TypeVar("Model", bound=nn.Module)
 
 TEXT_DIM = 32
 TEXT_2_DIM = 64
@@ -27,6 +35,14 @@ TIME_DIM = 32
 #: SDXL's base takes six micro-conditions (original size, crop, target size), its refiner five (size, crop, score).
 BASE_CONDITIONS = 6
 REFINER_CONDITIONS = 5
+
+#: Factors on freshly initialised weights, found by looking at the pictures. Larger ones make prompts differ more,
+#: but also bring single and batched renders further apart (one 8-bit level at most is allowed).
+TEXT_GAIN = 2.0
+QUERY_KEY_GAIN = 3.0
+CROSS_ATTENTION_GAIN = 4.0
+CONDITION_GAIN = 4.0
+CONTRAST = 1.6
 
 #: Words that get tokens of their own; any other text falls back to bytes, as in CLIP.
 WORDS = (
@@ -105,8 +121,11 @@ WORDS = (
 def write_tiny_checkpoint(directory: Path, seed: int = 0) -> None:
     """Write ``directory/base`` and ``directory/refiner``; the same seed gives the same bytes.
 
-    The directory appears complete or not at all; one that is there already is left as it is.
+    The directory appears complete or not at all; one that is there already is left as it is. Raises OSError when
+    it cannot be written.
     """
+    if (directory / "refiner").is_dir():
+        return
     directory.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}-"))
     try:
@@ -133,14 +152,16 @@ def _write(directory: Path, seed: int) -> None:
         timestep_spacing="leading",
         steps_offset=STEPS_OFFSET,
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        text_encoder = CLIPTextModel(_text_config(TEXT_DIM, "quick_gelu", tokenizer))
+        text_encoder = _listen(CLIPTextModel(_text_config(TEXT_DIM, "quick_gelu", tokenizer)))
         # As in SDXL, base and refiner have this encoder and the VAE in common, so that one device can share them.
-        text_encoder_2 = CLIPTextModelWithProjection(_text_config(TEXT_2_DIM, "gelu", tokenizer_2))
+        text_encoder_2 = _listen(CLIPTextModelWithProjection(_text_config(TEXT_2_DIM, "gelu", tokenizer_2)))
         vae = _vae()
-        base_unet = _base_unet()
-        refiner_unet = _refiner_unet()
+        _blur(vae.decoder)
+        vae.decoder.conv_out.weight.mul_(CONTRAST)
+        base_unet = _calm(_base_unet())
+        refiner_unet = _calm(_refiner_unet())
     StableDiffusionXLPipeline(
         vae=vae,
         text_encoder=text_encoder,
@@ -265,3 +286,53 @@ def _common_unet(conditions: int) -> dict[str, object]:
         "addition_time_embed_dim": TIME_DIM,
         "projection_class_embeddings_input_dim": conditions * TIME_DIM + TEXT_2_DIM,
     }
+
+
+def _listen(text_encoder: Model) -> Model:
+    """Let the encoding of a text depend on its words more than on its length, as a trained encoder's does."""
+    for name, module in text_encoder.named_modules():
+        if isinstance(module, nn.Linear) or name.endswith("token_embedding"):
+            module.weight.mul_(TEXT_GAIN)
+    return text_encoder
+
+
+def _blur(module: nn.Module) -> None:
+    """Give every 3x3 convolution a binomial kernel, scaled by its random centre: shapes instead of grain."""
+    row = torch.tensor([0.25, 0.5, 0.25])
+    kernel = row[:, None] * row
+    for convolution in module.modules():
+        if isinstance(convolution, nn.Conv2d) and convolution.kernel_size == (3, 3):
+            # Nine independent weights add up to three times one of them; a product is exact on every CPU, a sum
+            # depends on its order.
+            convolution.weight.copy_(3 * convolution.weight[:, :, 1:2, 1:2] * kernel)
+
+
+def _calm(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """Make a random UNet predict mainly the noise that it is given, and soft shapes that depend on the text.
+
+    Its latents then lose their noise from step to step, and what the deeper blocks made of text and seed remains.
+    """
+    _blur(unet)
+    for name, module in unet.named_modules():
+        if name.endswith(("attn2.to_q", "attn2.to_k")):
+            module.weight.mul_(QUERY_KEY_GAIN)
+        elif name.endswith("attn2.to_out.0"):
+            module.weight.mul_(CROSS_ATTENTION_GAIN)
+    unet.add_embedding.linear_2.weight.mul_(CONDITION_GAIN)
+
+    # The way of the noise: the input and its negative enter as eight channels, cross the outermost skip connection,
+    # and meet again in the output, where silu(x) - silu(-x) = x undoes the activation between.
+    latent = unet.config.in_channels
+    both = 2 * latent
+    identity = torch.eye(latent)
+    unet.conv_in.weight[:both] = 0
+    unet.conv_in.bias[:both] = 0
+    unet.conv_in.weight[:both, :, 1, 1] = torch.cat([identity, -identity])
+    shortcut = unet.up_blocks[-1].resnets[-1].conv_shortcut.weight
+    skipped = shortcut.shape[1] - unet.config.block_out_channels[0]
+    shortcut[:, skipped:] = 0
+    shortcut[:both, skipped : skipped + both, 0, 0] = torch.eye(both)
+    unet.conv_out.weight.zero_()
+    unet.conv_out.bias.zero_()
+    unet.conv_out.weight[:, :both, 1, 1] = torch.cat([identity, -identity], dim=1)
+    return unet

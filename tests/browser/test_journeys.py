@@ -46,7 +46,7 @@ def submit_and_watch(page: Page, watch: Watch) -> None:
     page.get_by_role("banner").get_by_role("link", name="New job").click()
     page.get_by_label("One prompt per line").fill("a red fox\n<b>an owl</b>\n")
     page.get_by_label("Images per prompt").fill("6")
-    page.get_by_label("Steps").fill("12")
+    page.get_by_role("spinbutton", name="Steps").fill("12")
     page.get_by_label("Seed of the first image").fill("42")
     watch.check()
     page.get_by_role("button", name="Submit").click()
@@ -90,7 +90,7 @@ def cancel(page: Page, watch: Watch, farm: RunningFarm) -> None:
 def refusal(page: Page, watch: Watch) -> None:
     page.goto("/jobs/new")
     page.get_by_label("One prompt per line").fill("kept")
-    page.get_by_label("Size").fill("250x256")
+    page.get_by_role("textbox", name="Size").fill("250x256")
     page.get_by_role("button", name="Submit").click()
     expect(page.get_by_role("alert")).to_contain_text("250 is not divisible by 8")
     expect(page.get_by_label("One prompt per line")).to_have_value("kept")
