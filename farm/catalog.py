@@ -12,7 +12,7 @@ Users name an entry and never a checkpoint. The built-in entries can be extended
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -55,6 +55,14 @@ class Pipeline(BaseModel):
         return str(models_directory / checkpoint[2:]) if checkpoint.startswith("./") else checkpoint
 
 
+class _File(BaseModel):
+    """The TOML file: one table per pipeline."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pipelines: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
 BUILT_IN = (
     Pipeline(
         name="sdxl-1.0",
@@ -89,8 +97,8 @@ class Catalog:
         pipelines = {pipeline.name: pipeline for pipeline in BUILT_IN}
         if path is not None:
             try:
-                tables = tomllib.loads(path.read_text(encoding="utf-8")).get("pipelines", {})
-                for name, table in tables.items():
+                file = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+                for name, table in file.pipelines.items():
                     pipelines[name] = Pipeline.model_validate({"name": name, **table})
             except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
                 raise ConfigurationError(f"The catalog {path} cannot be used: {error}") from error

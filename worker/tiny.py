@@ -5,7 +5,7 @@ encoders, the refiner's on the aesthetic score and reads the second encoder only
 tokenizers are CLIP's. They load through the very code that loads the real ones.
 
 Plain random weights would paint grey noise that hardly depends on the prompt. A few are therefore set or scaled (see
-``_calm``, ``_blur`` and ``_listen``), so that the pictures are soft coloured shapes, different for every prompt and
+``_calm``, ``_blur``, ``_colour`` and ``_listen``), so that the pictures are soft coloured shapes, different for every prompt and
 seed, and so that rounding is not amplified from step to step.
 """
 
@@ -42,7 +42,8 @@ TEXT_GAIN = 2.0
 QUERY_KEY_GAIN = 3.0
 CROSS_ATTENTION_GAIN = 4.0
 CONDITION_GAIN = 4.0
-CONTRAST = 1.6
+CONTRAST = 2.4
+COLOUR = 0.7
 
 #: Words that get tokens of their own; any other text falls back to bytes, as in CLIP.
 WORDS = (
@@ -159,7 +160,7 @@ def _write(directory: Path, seed: int) -> None:
         text_encoder_2 = _listen(CLIPTextModelWithProjection(_text_config(TEXT_2_DIM, "gelu", tokenizer_2)))
         vae = _vae()
         _blur(vae.decoder)
-        vae.decoder.conv_out.weight.mul_(CONTRAST)
+        _colour(vae.decoder.conv_out)
         base_unet = _calm(_base_unet())
         refiner_unet = _calm(_refiner_unet())
     StableDiffusionXLPipeline(
@@ -305,6 +306,12 @@ def _blur(module: nn.Module) -> None:
             # Nine independent weights add up to three times one of them; a product is exact on every CPU, a sum
             # depends on its order.
             convolution.weight.copy_(3 * convolution.weight[:, :, 1:2, 1:2] * kernel)
+
+
+def _colour(convolution: nn.Conv2d) -> None:
+    """Let red, green and blue go their own ways: what they have in common would only be brightness."""
+    red, green, blue = convolution.weight
+    convolution.weight.sub_(COLOUR * (red + green + blue) / 3).mul_(CONTRAST)
 
 
 def _calm(unet: UNet2DConditionModel) -> UNet2DConditionModel:

@@ -4,48 +4,82 @@ from pathlib import Path
 
 import pytest
 from conformance import reference
+from conformance.cases import parameters
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLImg2ImgPipeline
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from farm.catalog import Catalog
+from farm.errors import RenderInterrupted
 from farm.schedule import TRAIN_TIMESTEPS, split_steps, timesteps
-from worker.tiny import write_tiny_checkpoint
+from farm.states import Stage
+from worker import stages
+from worker.pipelines import LoadedPipeline, load
 
-STEPS = st.integers(1, 200)
-SPLITS = st.floats(0.001, 0.999)
+STEPS = st.integers(1, TRAIN_TIMESTEPS)
+# Any fraction, and those whose cutoff falls on a timestep, between two, or on a half that must be rounded.
+SPLITS = st.floats(0.0001, 0.9999) | st.integers(1, 1999).map(lambda halves: halves / 2000)
 
 
 @pytest.fixture(scope="module")
-def refiner(tmp_path_factory: pytest.TempPathFactory) -> StableDiffusionXLImg2ImgPipeline:
-    directory = tmp_path_factory.mktemp("checkpoint") / "tiny"
-    write_tiny_checkpoint(directory)
-    return reference.pipelines(Path(directory))[1]
+def pipeline(models_directory: Path) -> LoadedPipeline:
+    return load(Catalog.load().get("tiny"), models_directory, "cpu", frozenset(Stage))
 
 
-def full_schedule(refiner: StableDiffusionXLImg2ImgPipeline, steps: int) -> list[int]:
+@pytest.fixture(scope="module")
+def refiner(pipeline: LoadedPipeline, models_directory: Path) -> StableDiffusionXLImg2ImgPipeline:
+    return reference.pipelines(models_directory / "tiny")[1]
+
+
+def full_schedule(refiner: StableDiffusionXLImg2ImgPipeline, steps: int) -> list[float]:
     scheduler = EulerDiscreteScheduler.from_config(refiner.scheduler.config)
     scheduler.set_timesteps(steps)
-    return [int(timestep) for timestep in scheduler.timesteps]
+    return scheduler.timesteps.tolist()
 
 
 @given(STEPS)
+@example(1)
+@example(999)
+@example(1000)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_our_timesteps_are_the_schedulers(refiner: StableDiffusionXLImg2ImgPipeline, steps: int) -> None:
     assert timesteps(steps) == full_schedule(refiner, steps)
 
 
 @given(STEPS, SPLITS)
+@example(40, 0.8)
+@example(50, 0.8)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
 def test_base_and_refiner_partition_the_schedule(
     refiner: StableDiffusionXLImg2ImgPipeline, steps: int, split: float
 ) -> None:
     whole = full_schedule(refiner, steps)
-    # What StableDiffusionXLPipeline.__call__ keeps for denoising_end.
-    cutoff = round(TRAIN_TIMESTEPS - split * TRAIN_TIMESTEPS)
-    of_base = [timestep for timestep in whole if timestep >= cutoff]
+    base_count, refiner_count = split_steps(steps, split)
     refiner.scheduler.set_timesteps(steps)
     kept, count = refiner.get_timesteps(steps, strength=0.3, device="cpu", denoising_start=split)
-    of_refiner = [int(timestep) for timestep in kept][len(kept) - count :] if count else []
+    assert count == refiner_count
+    assert whole[:base_count] + kept.tolist() == whole
 
-    assert of_base + of_refiner == whole
-    assert split_steps(steps, split) == (len(of_base), len(of_refiner))
+
+@given(st.integers(2, 60), SPLITS)
+@example(40, 0.8)
+@example(7, 0.5)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+def test_the_pipelines_themselves_take_these_steps(pipeline: LoadedPipeline, steps: int, split: float) -> None:
+    expected = split_steps(steps, split)
+    if 0 in expected:
+        # Refused at the door: diffusers would fail, or run another schedule.
+        return
+    image = parameters("a", 1, width=64, height=64, num_inference_steps=steps, refiner_split=split)
+    seen: list[int] = []
+
+    def first_step(_step: int, count: int) -> None:
+        seen.append(count)
+        raise RenderInterrupted("the first step tells how many there are")
+
+    with pytest.raises(RenderInterrupted):
+        stages.render_base(pipeline, [image], first_step)
+    latents = pipeline.base.unet.conv_in.weight.new_zeros(1, 4, 8, 8)
+    with pytest.raises(RenderInterrupted):
+        stages.render_refiner(pipeline, [image], latents, first_step)
+    assert tuple(seen) == expected
