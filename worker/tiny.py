@@ -5,8 +5,8 @@ encoders, the refiner's on the aesthetic score and reads the second encoder only
 tokenizers are CLIP's. They load through the very code that loads the real ones.
 
 Plain random weights would paint grey noise that hardly depends on the prompt. A few are therefore set or scaled (see
-``_calm``, ``_blur``, ``_colour`` and ``_listen``), so that the pictures are soft coloured shapes, different for every prompt and
-seed, and so that rounding is not amplified from step to step.
+``_listen``, ``_blur``, ``_colour`` and ``_calm``), so that the pictures are soft coloured shapes, different for every
+prompt and seed, and so that rounding is not amplified from step to step.
 """
 
 import shutil
@@ -43,6 +43,7 @@ QUERY_KEY_GAIN = 3.0
 CROSS_ATTENTION_GAIN = 4.0
 CONDITION_GAIN = 4.0
 CONTRAST = 2.4
+#: How much of what red, green and blue have in common is taken away.
 COLOUR = 0.7
 
 #: Words that get tokens of their own; any other text falls back to bytes, as in CLIP.
