@@ -35,8 +35,8 @@ def main() -> None:
         farm_up.terminate()
         farm_up.wait()
     print(
-        "\nThe demo's farm is stopped. The pictures are noise: the tiny checkpoint has SDXL's architecture but random "
-        "weights.\nGo on:\n"
+        "\nThe demo's farm is stopped. The pictures are abstract: the tiny checkpoint has SDXL's architecture, but was "
+        "never trained.\nGo on:\n"
         "  .venv/bin/farm up --data .farm           the dashboard, with this job in it: http://127.0.0.1:8000\n"
         "  .venv/bin/farm submit examples/prompts.txt --images-per-prompt 4 --output pictures/\n"
         "  README.md, 'On real GPUs'                the real SDXL"

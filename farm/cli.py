@@ -141,7 +141,7 @@ def worker(
         exit_with_parent()
         entry = Catalog.load(settings.catalog).get(pipeline or settings.pipeline)
         stages = [Stage.BASE, Stage.REFINER] if stage is StageChoice.BOTH else [Stage(stage.value)]
-        keeper = supervise(parse(devices), stages, entry.name)
+        keeper = supervise(parse(devices), stages, entry)
         with stop_on_signal(keeper):
             keeper.run()
 

@@ -28,7 +28,7 @@ class ObjectMissingError(FarmError):
 
 
 class ObjectCorruptError(FarmError):
-    """The stored bytes are not the bytes that were written (their SHA-256 differs)."""
+    """The stored bytes are not what was written: another SHA-256, or another format, shape or dtype."""
 
 
 class RenderInterrupted(FarmError):

@@ -6,15 +6,23 @@ A killed worker's leases run out and its batches go back in line.
 import sys
 from collections.abc import Sequence
 
+from farm.catalog import Pipeline
+from farm.errors import ConfigurationError
 from farm.keeper import Child, Keeper
 from farm.states import Stage
 from worker.devices import Device, cpu_threads
 
 
-def supervise(devices: Sequence[Device], stages: Sequence[Stage], pipeline: str) -> Keeper:
-    """A keeper of one worker process per device, each serving ``stages`` of ``pipeline``."""
+def supervise(devices: Sequence[Device], stages: Sequence[Stage], entry: Pipeline) -> Keeper:
+    """A keeper of one worker process per device, each serving those of ``stages`` that the pipeline has.
+
+    Raises ConfigurationError when it has none of them.
+    """
+    served = [stage for stage in stages if stage is Stage.BASE or entry.refiner is not None]
+    if not served:
+        raise ConfigurationError(f"Pipeline {entry.name!r} has no refiner; serve its base with --stage base.")
     threads = cpu_threads(sum(device.name == "cpu" for device in devices))
-    return Keeper([_child(device, threads, stages, pipeline) for device in devices])
+    return Keeper([_child(device, threads, served, entry.name) for device in devices])
 
 
 def _child(device: Device, threads: int, stages: Sequence[Stage], pipeline: str) -> Child:

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from farm.catalog import Catalog, Pipeline
 from farm.errors import ConfigurationError
 from farm.states import Stage
 from worker.devices import Device, cpu_threads, discover, parse
@@ -32,12 +33,12 @@ def test_cpu_workers_share_the_cores() -> None:
     cores = len(os.sched_getaffinity(0))
     assert cpu_threads(1) == cores
     assert cpu_threads(2 * cores) == 1
-    keeper = supervise(parse("cpu,cpu"), [Stage.BASE], "tiny")
+    keeper = supervise(parse("cpu,cpu"), [Stage.BASE], Catalog.load().get("tiny"))
     assert [child.environment["OMP_NUM_THREADS"] for child in keeper.children] == [str(max(1, cores // 2))] * 2
 
 
 def test_the_supervisor_starts_one_process_per_device() -> None:
-    keeper = supervise(parse("cuda:0,cuda:1"), [Stage.BASE, Stage.REFINER], "sdxl-1.0")
+    keeper = supervise(parse("cuda:0,cuda:1"), [Stage.BASE, Stage.REFINER], Catalog.load().get("sdxl-1.0"))
     for number, child in enumerate(keeper.children):
         assert child.environment["CUDA_VISIBLE_DEVICES"] == str(number)
         assert child.command[-6:] == [
@@ -48,3 +49,11 @@ def test_the_supervisor_starts_one_process_per_device() -> None:
             "--pipeline",
             "sdxl-1.0",
         ]
+
+
+def test_a_stage_that_the_pipeline_lacks_is_not_served() -> None:
+    alone = Pipeline(name="alone", base="./alone")
+    (child,) = supervise(parse("cpu"), [Stage.BASE, Stage.REFINER], alone).children
+    assert child.command[child.command.index("--stages") + 1] == "base"
+    with pytest.raises(ConfigurationError, match="has no refiner"):
+        supervise(parse("cpu"), [Stage.REFINER], alone)
