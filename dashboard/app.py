@@ -1,19 +1,15 @@
 """The Flask application."""
 
-from http import HTTPStatus
-
-from flask import Flask, render_template
-from werkzeug.exceptions import HTTPException
-from werkzeug.wrappers import Response
+from flask import Flask
 
 from dashboard.api import register_api
-from dashboard.api.problems import invalid_submission, not_found, problem, wants_problem
+from dashboard.arguments import NumberConverter
 from dashboard.context import EXTENSION, Context
+from dashboard.errors import register_errors
 from dashboard.pages import register_pages
 from dashboard.security import register_security
 from farm.catalog import Catalog
 from farm.database import open_database
-from farm.errors import InvalidSubmissionError, NotFoundError, ObjectMissingError, StoreError
 from farm.progress import ProgressBoard
 from farm.settings import Settings
 from farm.storage import open_store
@@ -31,6 +27,8 @@ def create_app(settings: Settings) -> Flask:
         MAX_FORM_MEMORY_SIZE=MAX_FORM_MEMORY,
         MAX_FORM_PARTS=MAX_FORM_PARTS,
     )
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.url_map.converters["int"] = NumberConverter
     app.extensions[EXTENSION] = Context(
         settings=settings,
         engine=open_database(settings, pool_size=10),
@@ -41,33 +39,5 @@ def create_app(settings: Settings) -> Flask:
     register_security(app, settings)
     register_api(app)
     register_pages(app)
-    _register_errors(app)
+    register_errors(app)
     return app
-
-
-def _register_errors(app: Flask) -> None:
-    @app.errorhandler(InvalidSubmissionError)
-    def refused(error: InvalidSubmissionError) -> Response:
-        return invalid_submission(error)
-
-    @app.errorhandler(NotFoundError)
-    @app.errorhandler(ObjectMissingError)
-    def missing(error: NotFoundError) -> Response | tuple[str, int]:
-        if wants_problem():
-            return not_found(error)
-        return render_template("error.html", title="Not found", detail=str(error)), HTTPStatus.NOT_FOUND
-
-    @app.errorhandler(StoreError)
-    def store_away(error: StoreError) -> Response:
-        return problem(HTTPStatus.BAD_GATEWAY, str(error))
-
-    @app.errorhandler(HTTPException)
-    def http_error(error: HTTPException) -> Response | tuple[str, int]:
-        status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
-        detail = error.description or status.phrase
-        if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            limit = app.extensions[EXTENSION].settings.max_upload_mib
-            detail = f"The upload exceeds the {limit} MiB that this farm accepts (FARM_MAX_UPLOAD_MIB)."
-        if wants_problem():
-            return problem(status, detail)
-        return render_template("error.html", title=status.phrase, detail=detail), status

@@ -4,18 +4,35 @@ from enum import StrEnum
 from typing import TypeVar
 
 from flask import request
+from typing_extensions import override
+from werkzeug.routing import IntegerConverter
 
 from farm.errors import InvalidSubmissionError, Problem
 
 State = TypeVar("State", bound=StrEnum)
 
+#: Digits of the largest number that Postgres holds. Python itself refuses to read numbers of thousands of digits.
+_MAX_DIGITS = 19
+_MAX_NUMBER = 2**63 - 1
 
-def integer(name: str, default: int | None = None, low: int = 0, high: int = 2**63 - 1) -> int | None:
+
+class NumberConverter(IntegerConverter):
+    """Numbers in paths: those that no row can have are not found, rather than an error."""
+
+    regex = rf"[0-9]{{1,{_MAX_DIGITS}}}"
+
+    @override
+    def to_python(self, value: str) -> int:
+        return int(value)
+
+
+def integer(name: str, default: int | None = None, low: int = 0, high: int = _MAX_NUMBER) -> int | None:
     """A whole number of the query string, or the default."""
     text = request.args.get(name)
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit()) or not low <= int(text[:20]) <= high:
+    readable = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+    if not readable or not low <= int(text) <= high:
         raise InvalidSubmissionError([Problem(name, f"must be a whole number from {low} to {high}")])
     return int(text)
 

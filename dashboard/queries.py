@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Engine, Select, func, select
+from sqlalchemy import Engine, Select, func, select, true
 from sqlalchemy.orm import Session
 
 from farm.errors import NotFoundError
@@ -18,8 +18,25 @@ from farm.states import BatchState, ImageState, JobState, Stage
 #: Largest number of a row that Postgres can hold; beyond it there is nothing to find.
 MAX_ID = 2**63 - 1
 MAX_INDEX = 2**31 - 1
-#: A few times the pages' polling interval, so that a late poll misses nothing.
-JUST_FINISHED_SECONDS = 5
+#: A row shows the time at which its transaction began, and becomes visible when it commits: who asks for what is
+#: new looks back this far, and may see a row twice.
+COMMIT_SECONDS = 5
+
+
+Entry = TypeVar("Entry")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Entry]):
+    """Part of a list, and whether it goes on."""
+
+    entries: list[Entry]
+    more: bool
+
+    @classmethod
+    def of(cls, entries: list[Entry], limit: int) -> "Page[Entry]":
+        """From a query for one entry more than the page holds."""
+        return cls(entries[:limit], len(entries) > limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +102,12 @@ class ImageView:
         """File name for saving it."""
         return download_name(self.image.index, self.image.seed)
 
+    @property
+    def version(self) -> str | None:
+        """Short name of the picture's content. A farm that was set up anew counts its jobs from 1 again: pages put this
+        into addresses, so that no browser shows the picture that it once kept for another job."""
+        return self.image.sha256 and self.image.sha256[:16]
+
 
 @dataclass(frozen=True, slots=True)
 class Activity:
@@ -109,14 +132,35 @@ class WorkerView:
 
 def list_jobs(
     engine: Engine, board: ProgressBoard, limit: int, before: int | None = None, state: JobState | None = None
-) -> list[JobView]:
+) -> Page[JobView]:
     """The newest jobs, newest first; ``before`` goes on where the last page ended."""
-    query = select(Job, func.now()).order_by(Job.id.desc()).limit(limit)
+    query = select(Job, func.now()).order_by(Job.id.desc()).limit(limit + 1)
     if before is not None:
         query = query.where(Job.id < min(before, MAX_ID))
     if state is not None:
         query = query.where(Job.state == state)
-    return _job_views(engine, board, query)
+    return Page.of(_job_views(engine, board, query), limit)
+
+
+def covers(engine: Engine, views: Sequence[JobView]) -> dict[int, ImageView]:
+    """Per job, its first finished picture."""
+    job_ids = [view.job.id for view in views if view.job.images_completed]
+    if not job_ids:
+        return {}
+    first = (
+        select(Image.index)
+        .where(Image.job_id == Job.id, Image.state == ImageState.COMPLETED)
+        .order_by(Image.index)
+        .limit(1)
+        .lateral("first")
+    )
+    chosen = select(Job.id, first.c.index).join(first, true()).where(Job.id.in_(job_ids)).subquery("chosen")
+    query = (
+        select(Image, Batch.parameters)
+        .join(chosen, (chosen.c.id == Image.job_id) & (chosen.c.index == Image.index))
+        .join(Batch, Batch.id == Image.batch_id)
+    )
+    return {view.image.job_id: view for view in _image_views(engine, query)}
 
 
 def get_job(engine: Engine, board: ProgressBoard, job_id: int) -> JobView:
@@ -143,14 +187,14 @@ def job_errors(engine: Engine, job_id: int) -> list[ErrorGroup]:
 
 def list_images(
     engine: Engine, job_id: int, limit: int, after: int | None = None, state: ImageState | None = None
-) -> list[ImageView]:
+) -> Page[ImageView]:
     """A job's images in the order of their index; ``after`` goes on where the last page ended."""
-    query = _image_query(job_id).order_by(Image.index).limit(limit)
+    query = _image_query(job_id).order_by(Image.index).limit(limit + 1)
     if after is not None:
         query = query.where(Image.index > min(after, MAX_INDEX))
     if state is not None:
         query = query.where(Image.state == state)
-    return _image_views(engine, query)
+    return Page.of(_image_views(engine, query), limit)
 
 
 def get_image(engine: Engine, job_id: int, index: int) -> ImageView:
@@ -162,11 +206,12 @@ def get_image(engine: Engine, job_id: int, index: int) -> ImageView:
     raise NotFoundError(f"There is no image {index} in job {job_id}.")
 
 
-def just_finished(engine: Engine, job_id: int, through: int) -> list[ImageView]:
-    """A job's images up to index ``through`` that ended within the last few seconds, for pages that are open."""
-    since = func.now() - timedelta(seconds=JUST_FINISHED_SECONDS)
-    query = _image_query(job_id).where(Image.finished_at > since, Image.index <= through).order_by(Image.index)
-    return _image_views(engine, query)
+def ended_since(engine: Engine, job_id: int, since: datetime, below: int | None, limit: int) -> list[ImageView]:
+    """A job's images that ended since then, for pages that are open and show those with an index ``below``."""
+    query = _image_query(job_id).where(Image.finished_at >= since - timedelta(seconds=COMMIT_SECONDS))
+    if below is not None:
+        query = query.where(Image.index < min(below, MAX_INDEX))
+    return _image_views(engine, query.order_by(Image.index).limit(limit))
 
 
 def list_workers(engine: Engine, board: ProgressBoard, lease_seconds: float) -> list[WorkerView]:

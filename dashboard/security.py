@@ -1,11 +1,10 @@
 """Doors that every request passes: no foreign site may post, no page may load or run anything foreign."""
 
-from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, request
+from werkzeug.exceptions import Forbidden
 
-from dashboard.api.problems import problem
 from farm.settings import Settings
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -23,10 +22,10 @@ def register_security(app: Flask, settings: Settings) -> None:
     )
 
     @app.before_request
-    def refuse_foreign_posts() -> Response | None:
+    def refuse_foreign_posts() -> None:
         """A page of another site can send forms here with the visitor's network position; browsers tell on it."""
         if request.method in SAFE_METHODS:
-            return None
+            return
         site = request.headers.get("Sec-Fetch-Site")
         origin = request.headers.get("Origin")
         foreign = (
@@ -35,12 +34,12 @@ def register_security(app: Flask, settings: Settings) -> None:
             else origin is not None and urlsplit(origin).netloc != request.host
         )
         if foreign:
-            return problem(HTTPStatus.FORBIDDEN, "This request comes from another site.")
-        return None
+            raise Forbidden("This request comes from another site.")
 
     @app.after_request
     def add_headers(response: Response) -> Response:
         response.headers.setdefault("Content-Security-Policy", policy)
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
+        response.headers.setdefault("X-Frame-Options", "DENY")
         response.headers.setdefault("Referrer-Policy", "same-origin")
         return response

@@ -1,7 +1,10 @@
 """Runs the dashboard behind waitress."""
 
 import logging
+import socket
 import sys
+from collections.abc import Callable
+from contextlib import closing
 
 from waitress.server import create_server
 
@@ -15,18 +18,41 @@ logger = logging.getLogger(__name__)
 THREADS = 8
 
 
-def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or Ctrl-C; raises ConfigurationError when the port is taken."""
+def _print_address(url: str) -> None:
+    sys.stdout.write(f"{url}\n")
+    sys.stdout.flush()
+
+
+def serve(settings: Settings, on_listening: Callable[[str], None] = _print_address) -> None:
+    """Serve until SIGTERM or Ctrl-C; raises ConfigurationError when the port is taken.
+
+    ``on_listening`` is called with the address once connections are accepted; by default it is printed.
+    """
     app = create_app(settings)
+    listener = _listen(settings.host, settings.port)
+    server = create_server(
+        app,
+        sockets=[listener],
+        threads=THREADS,
+        ident="sdxl-farm",
+        # A body is read before the application sees the request. Up to twice what is accepted it is answered with
+        # the reason; beyond that the server itself ends the connection, before disks fill up.
+        max_request_body_size=2 * settings.max_upload_mib * 2**20,
+    )
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
+    with closing(server), exit_on_signal():
+        on_listening(url)
+        logger.info("the dashboard listens on %s", url)
+        server.run()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """One listening socket, also for a name with several addresses: with port 0 each would get a port of its own."""
     try:
-        server = create_server(app, host=settings.host, port=settings.port, threads=THREADS, ident="sdxl-farm")
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
     except OSError as error:
         raise ConfigurationError(
-            f"The dashboard cannot listen on {settings.host}:{settings.port} ({error.strerror}); choose another port."
+            f"The dashboard cannot listen on {host}:{port} ({error.strerror}); choose another address or port."
         ) from error
-    sys.stdout.write(f"http://{settings.host}:{server.effective_port}\n")
-    sys.stdout.flush()
-    logger.info("the dashboard listens on http://%s:%s", settings.host, server.effective_port)
-    with exit_on_signal():
-        server.run()
-    server.close()

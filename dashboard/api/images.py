@@ -22,14 +22,9 @@ def index(job_id: int) -> Response:
     """A job's images by index; ``next`` is the ``after`` of the next page."""
     farm = context()
     get_job(farm.engine, farm.board, job_id)
-    limit = page_size(100)
-    images = list_images(farm.engine, job_id, limit, integer("after"), state("state", ImageState))
-    return jsonify(
-        {
-            "images": [image_json(view) for view in images],
-            "next": images[-1].image.index if len(images) == limit else None,
-        }
-    )
+    page = list_images(farm.engine, job_id, page_size(100), integer("after"), state("state", ImageState))
+    images = [image_json(view) for view in page.entries]
+    return jsonify({"images": images, "next": page.entries[-1].image.index if page.more else None})
 
 
 @blueprint.get("/jobs/<int:job_id>/images/<int:index>")
@@ -43,14 +38,14 @@ def file(job_id: int, index: int) -> AnyResponse:
     """The picture; ``?download=1`` has the browser save it under its download name."""
     view = get_image(context().engine, job_id, index)
     name = view.download_name if request.args.get("download") else None
-    return _object(view.image.image_key, "image/png", view.image.sha256, name)
+    return _object(view, view.image.image_key, "image/png", name)
 
 
 @blueprint.get("/jobs/<int:job_id>/images/<int:index>/thumbnail")
 def thumbnail(job_id: int, index: int) -> AnyResponse:
     """A small WebP of the picture."""
     view = get_image(context().engine, job_id, index)
-    return _object(view.image.thumbnail_key, "image/webp", view.image.sha256, None)
+    return _object(view, view.image.thumbnail_key, "image/webp", None)
 
 
 def image_json(view: ImageView) -> dict[str, Any]:
@@ -72,17 +67,20 @@ def image_json(view: ImageView) -> dict[str, Any]:
     }
 
 
-def _object(key: str | None, media_type: str, sha256: str | None, download_name: str | None) -> AnyResponse:
+def _object(view: ImageView, key: str | None, media_type: str, download_name: str | None) -> AnyResponse:
     """An object of the store: by signed redirect where browsers reach the store, else through here."""
     if key is None:
-        raise NotFoundError("This image has no picture (yet).")
+        raise NotFoundError(f"Image {view.image.index} of job {view.image.job_id} has no picture (yet).")
     store = context().store
     if (url := store.public_url(key, SIGNED_URL_SECONDS, download_name)) is not None:
         return redirect(url, HTTPStatus.FOUND)
-    response = Response(store.get(key), mimetype=media_type)
+    if request.if_none_match.contains(view.image.sha256 or ""):
+        response = Response(status=HTTPStatus.NOT_MODIFIED)
+    else:
+        response = Response(store.get(key), mimetype=media_type)
     # A finished picture never changes.
     response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
-    response.set_etag(sha256 or "")
+    response.set_etag(view.image.sha256 or "")
     if download_name is not None:
         response.headers["Content-Disposition"] = f'attachment; filename="{download_name}"'
-    return response.make_conditional(request)
+    return response

@@ -1,11 +1,12 @@
 """Errors as problem documents (RFC 9457)."""
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
 from flask import Response, json, request
 
-from farm.errors import InvalidSubmissionError, NotFoundError
+from farm.errors import InvalidSubmissionError, Problem
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -16,19 +17,20 @@ def problem(status: HTTPStatus, detail: str, **members: Any) -> Response:
     return Response(json.dumps(body), status=status.value, mimetype=MEDIA_TYPE)
 
 
-def not_found(error: NotFoundError) -> Response:
-    """The named thing does not exist."""
-    return problem(HTTPStatus.NOT_FOUND, str(error))
+def invalid_submission(
+    error: InvalidSubmissionError, pointer: Callable[[Problem], str | None] | None = None
+) -> Response:
+    """Nothing of the submission was accepted; ``errors`` lists why, ``error_count`` how many there are in all.
 
-
-def invalid_submission(error: InvalidSubmissionError) -> Response:
-    """Nothing of the submission was accepted; ``errors`` lists why, ``error_count`` how many there are in all."""
-    return problem(
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-        error.summary(),
-        errors=[one.as_json() for one in error.problems],
-        error_count=error.total,
-    )
+    ``pointer`` finds the place of a problem in a JSON body.
+    """
+    errors = []
+    for one in error.problems:
+        entry = one.as_json()
+        if pointer is not None and (place := pointer(one)) is not None:
+            entry["pointer"] = place
+        errors.append(entry)
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, error.summary(), errors=errors, error_count=error.total)
 
 
 def wants_problem() -> bool:

@@ -1,5 +1,6 @@
 """Pages and the fragments that htmx fetches to keep them live."""
 
+from datetime import UTC, datetime
 from http import HTTPStatus
 
 from flask import Blueprint, redirect, render_template, request, url_for
@@ -8,37 +9,30 @@ from werkzeug.wrappers import Response
 from dashboard.arguments import integer
 from dashboard.context import context
 from dashboard.queries import (
-    MAX_INDEX,
-    ImageView,
+    JobView,
+    covers,
+    ended_since,
     get_image,
     get_job,
     job_errors,
-    just_finished,
     list_images,
     list_jobs,
     list_workers,
 )
-from farm.errors import InvalidSubmissionError
 from farm.transitions import cancel_job
-from producer.intake import Intake, read_file
-from producer.submit import submit_job
 
 blueprint = Blueprint("pages", __name__)
 
 JOBS_PER_PAGE = 25
 IMAGES_PER_PAGE = 60
-
-FORM_FIELDS = (
-    "name",
-    "pipeline",
-    "negative_prompt",
-    "size",
-    "num_inference_steps",
-    "guidance_scale",
-    "refiner_split",
-    "seed",
-    "images_per_prompt",
-)
+#: More tiles than this at once, and the page is better loaded anew.
+TILES_PER_POLL = 500
+#: Screen readers hear of progress in steps of so many percent, and not every second.
+ANNOUNCED_PERCENT = 10
+#: To htmx this status is a 200 that also ends the polling.
+STOP_POLLING = 286
+#: 31 December 9999, in milliseconds: the last moment that Python can tell.
+_LAST_MOMENT = 253_402_214_400_000
 
 
 @blueprint.get("/")
@@ -53,72 +47,47 @@ def jobs_fragment() -> str:
     return render_template("_jobs.html", **_jobs_page())
 
 
-@blueprint.get("/jobs/new")
-def new_job() -> str:
-    """The form."""
-    farm = context()
-    return render_template("new_job.html", catalog=farm.catalog, default=farm.settings.pipeline, given={}, problems=[])
-
-
-@blueprint.post("/jobs/new")
-def submit() -> Response | tuple[str, int]:
-    """Take the form; refused, it comes back as it was, with what is wrong beside its fields."""
-    farm = context()
-    given = {name: request.form.get(name, "").strip() for name in FORM_FIELDS}
-    fields = {name: value for name, value in given.items() if value}
-    if request.form.get("refiner") == "no":
-        fields["refiner_split"] = "none"
-    try:
-        receipt = submit_job(farm.engine, farm.catalog, farm.settings.pipeline, fields, _read_prompts())
-    except InvalidSubmissionError as error:
-        page = render_template(
-            "new_job.html",
-            catalog=farm.catalog,
-            default=farm.settings.pipeline,
-            given={**request.form.to_dict()},
-            problems=error.problems,
-            more=error.total - len(error.problems),
-        )
-        return page, HTTPStatus.UNPROCESSABLE_ENTITY
-    return redirect(url_for("pages.job", job_id=receipt.job_id), HTTPStatus.SEE_OTHER)
-
-
 @blueprint.get("/jobs/<int:job_id>")
 def job(job_id: int) -> str:
-    """One job with its gallery."""
+    """One job with its gallery; ``after`` begins it further on, for those without JavaScript."""
     farm = context()
     view = get_job(farm.engine, farm.board, job_id)
-    images = list_images(farm.engine, job_id, IMAGES_PER_PAGE)
+    after = integer("after")
     return render_template(
-        "job.html", view=view, errors=job_errors(farm.engine, job_id), images=images, more=_more_after(images)
+        "job.html",
+        after=after,
+        images=list_images(farm.engine, job_id, IMAGES_PER_PAGE, after),
+        unused=request.args.getlist("unused"),
+        **_live(view),
     )
 
 
 @blueprint.get("/jobs/<int:job_id>/fragments/status")
-def job_status(job_id: int) -> str | tuple[str, dict[str, str]]:
-    """The job's live part, and the tiles whose pictures have just come; when the job has ended, the whole page."""
+def job_status(job_id: int) -> Response:
+    """What changed since the last poll: the job's numbers, and the tiles of images that ended."""
     farm = context()
+    since = integer("since", 0, high=_LAST_MOMENT) or 0
     view = get_job(farm.engine, farm.board, job_id)
-    if view.job.finished_at is not None:
-        return "", {"HX-Refresh": "true"}
-    return render_template(
-        "_job_live.html",
-        view=view,
-        errors=job_errors(farm.engine, job_id),
-        images=just_finished(farm.engine, job_id, integer("through", IMAGES_PER_PAGE - 1, high=MAX_INDEX) or 0),
+    tiles = ended_since(
+        farm.engine, job_id, datetime.fromtimestamp(since / 1000, UTC), integer("below"), TILES_PER_POLL
     )
+    if len(tiles) == TILES_PER_POLL:
+        return Response(status=HTTPStatus.NO_CONTENT, headers={"HX-Refresh": "true"})
+    live = _live(view)
+    body = render_template("_job_live.html", tiles=tiles, told=integer("announced") == live["announced"], **live)
+    return Response(body, STOP_POLLING if view.job.finished_at else HTTPStatus.OK, mimetype="text/html")
 
 
 @blueprint.get("/jobs/<int:job_id>/fragments/images")
 def job_images(job_id: int) -> str:
     """A page of the gallery: the images after ``after``."""
     images = list_images(context().engine, job_id, IMAGES_PER_PAGE, integer("after"))
-    return render_template("_images.html", job_id=job_id, images=images, more=_more_after(images))
+    return render_template("_images.html", job_id=job_id, images=images)
 
 
 @blueprint.post("/jobs/<int:job_id>/cancel")
 def cancel(job_id: int) -> Response:
-    """Cancel the job and show it."""
+    """Cancel the job and show it. If it has just ended otherwise, the page says so."""
     farm = context()
     get_job(farm.engine, farm.board, job_id)
     cancel_job(farm.engine, job_id)
@@ -129,8 +98,8 @@ def cancel(job_id: int) -> Response:
 def image(job_id: int, index: int) -> str:
     """One picture in full size, with all its parameters."""
     farm = context()
-    view = get_job(farm.engine, farm.board, job_id)
-    return render_template("image.html", view=view, picture=get_image(farm.engine, job_id, index))
+    picture = get_image(farm.engine, job_id, index)
+    return render_template("image.html", view=get_job(farm.engine, farm.board, job_id), picture=picture)
 
 
 @blueprint.get("/workers")
@@ -148,22 +117,26 @@ def workers_fragment() -> str:
 def _jobs_page() -> dict[str, object]:
     farm = context()
     before = integer("before")
-    views = list_jobs(farm.engine, farm.board, JOBS_PER_PAGE, before)
-    return {"views": views, "before": before, "next": views[-1].job.id if len(views) == JOBS_PER_PAGE else None}
+    page = list_jobs(farm.engine, farm.board, JOBS_PER_PAGE, before)
+    return {
+        "views": page.entries,
+        "covers": covers(farm.engine, page.entries),
+        "before": before,
+        "next": page.entries[-1].job.id if page.more else None,
+        "active": any(view.job.finished_at is None for view in page.entries),
+    }
+
+
+def _live(view: JobView) -> dict[str, object]:
+    percent = int(view.progress * 100)
+    return {
+        "view": view,
+        "errors": job_errors(context().engine, view.job.id) if view.job.images_failed else [],
+        "now": int(view.now.timestamp() * 1000),
+        "announced": percent - percent % ANNOUNCED_PERCENT,
+    }
 
 
 def _workers_page() -> dict[str, object]:
     farm = context()
     return {"workers": list_workers(farm.engine, farm.board, farm.settings.lease_seconds)}
-
-
-def _more_after(images: list[ImageView]) -> int | None:
-    return images[-1].image.index if len(images) == IMAGES_PER_PAGE else None
-
-
-def _read_prompts() -> Intake:
-    """The file if one was chosen, else what was pasted."""
-    file = request.files.get("file")
-    if file is not None and file.filename:
-        return read_file(file.filename, file.read())
-    return read_file("pasted.txt", request.form.get("prompts", "").encode())

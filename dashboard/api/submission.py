@@ -1,0 +1,64 @@
+"""Reads submissions from request bodies: JSON, or a form with a file."""
+
+import json
+from typing import Any
+
+from flask import request
+from werkzeug.exceptions import BadRequest
+
+from farm.errors import InvalidSubmissionError, Problem
+from producer.intake import Intake, Row, object_row, read_file
+
+Json = dict[str, Any]
+
+
+def read_json_object() -> Json:
+    """The body as a JSON object; raises BadRequest when it is no JSON, InvalidSubmissionError when no object."""
+    try:
+        body = json.loads(request.get_data(cache=False))
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"The body is no JSON: {error}.") from None
+    if not isinstance(body, dict):
+        raise _refusal("body", 'must be an object such as {"prompts": ["a fox"]}')
+    return body
+
+
+def split_json(body: Json) -> tuple[Json, Intake]:
+    """The job's fields and its rows. Entries are counted from 1, like the lines of a file."""
+    if "prompts" in body and "rows" in body:
+        raise _refusal("rows", "cannot be given together with prompts; make the prompts rows too")
+    fields = dict(body)
+    prompts, rows = fields.pop("prompts", []), fields.pop("rows", [])
+    if not isinstance(prompts, list):
+        raise _refusal("prompts", "must be a list of strings")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise _refusal("rows", 'must be a list of objects such as {"prompt": "a fox"}')
+    read = [Row({"prompt": prompt}, number) for number, prompt in enumerate(prompts, start=1)]
+    read += [object_row(row, number) for number, row in enumerate(rows, start=1)]
+    return fields, Intake(read)
+
+
+def json_pointer(body: Json, problem: Problem) -> str | None:
+    """Where in the body the problem lies (RFC 6901); None when it concerns what is not there."""
+    if problem.line is None:
+        return _pointer(problem.field) if problem.field in body else None
+    place = problem.line - 1
+    if "rows" not in body:
+        return _pointer("prompts", place)
+    return _pointer("rows", place, problem.field) if problem.field in body["rows"][place] else _pointer("rows", place)
+
+
+def read_form() -> tuple[Json, Intake]:
+    """The job's fields from a form's fields, its rows from the part ``file``."""
+    file = request.files.get("file")
+    if file is None:
+        raise _refusal("file", "is missing; send the prompts as the part 'file'")
+    return request.form.to_dict(), read_file(file.filename or "", file.read())
+
+
+def _pointer(*steps: str | int) -> str:
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
+
+
+def _refusal(field: str, message: str) -> InvalidSubmissionError:
+    return InvalidSubmissionError([Problem(field, message)])

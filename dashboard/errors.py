@@ -1,0 +1,76 @@
+"""Turns errors into answers: problem documents for programs, pages for people."""
+
+import logging
+from http import HTTPStatus
+
+from flask import Flask, render_template
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response
+
+from dashboard.api.problems import invalid_submission, problem, wants_problem
+from dashboard.context import context
+from farm.errors import InvalidSubmissionError, NotFoundError, ObjectMissingError, StoreError
+
+logger = logging.getLogger(__name__)
+
+#: Headers that an error page of ours sets itself.
+_OWN_HEADERS = frozenset({"content-type", "content-length"})
+
+
+def register_errors(app: Flask) -> None:
+    """Add the handlers of all errors that a request may end with."""
+    app.register_error_handler(InvalidSubmissionError, _refused)
+    app.register_error_handler(NotFoundError, _missing)
+    app.register_error_handler(ObjectMissingError, _missing)
+    app.register_error_handler(StoreError, _store_away)
+    for kind in (OperationalError, InterfaceError, PoolTimeoutError):
+        app.register_error_handler(kind, _database_away)
+    app.register_error_handler(HTTPException, _http_error)
+
+
+def _answer(status: HTTPStatus, detail: str) -> Response:
+    if wants_problem():
+        return problem(status, detail)
+    page = render_template("error.html", status=status.value, title=status.phrase, detail=detail)
+    # Problems may quote what was sent, and not all of that can be encoded.
+    return Response(page.encode("utf-8", "replace"), status.value, mimetype="text/html")
+
+
+def _refused(error: InvalidSubmissionError) -> Response:
+    if wants_problem():
+        return invalid_submission(error)
+    return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, error.summary())
+
+
+def _missing(error: NotFoundError | ObjectMissingError) -> Response:
+    return _answer(HTTPStatus.NOT_FOUND, str(error))
+
+
+def _store_away(error: StoreError) -> Response:
+    logger.error("%s", error)
+    return _answer(HTTPStatus.BAD_GATEWAY, "The object store does not answer. Try again in a moment.")
+
+
+def _database_away(error: Exception) -> Response:
+    logger.error("the database does not answer: %s", error)
+    response = _answer(HTTPStatus.SERVICE_UNAVAILABLE, "The database does not answer. Try again in a moment.")
+    response.headers["Retry-After"] = "5"
+    return response
+
+
+def _http_error(error: HTTPException) -> Response:
+    status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
+    detail = error.description or status.phrase
+    if status is HTTPStatus.NOT_FOUND:
+        detail = "There is nothing at this address."
+    if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        limit = context().settings.max_upload_mib
+        detail = f"The upload exceeds the {limit} MiB that this farm accepts (FARM_MAX_UPLOAD_MIB)."
+    response = _answer(status, detail)
+    for name, value in error.get_headers():
+        # 405 says here what is allowed.
+        if name.lower() not in _OWN_HEADERS:
+            response.headers[name] = value
+    return response

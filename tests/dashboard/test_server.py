@@ -1,0 +1,80 @@
+"""The dashboard as a process of its own."""
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from dashboard.server import serve
+from farm.errors import ConfigurationError
+from farm.settings import Settings
+
+PROGRAM = """
+import sys
+from dashboard.server import serve
+from farm.settings import Settings
+serve(Settings.model_validate_json(sys.argv[1]))
+"""
+
+
+@contextmanager
+def process(settings: Settings) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    command = [sys.executable, "-c", PROGRAM, settings.model_dump_json()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        try:
+            yield running, running.stdout.readline().strip()
+        finally:
+            running.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_tells_its_address_and_stops_cleanly(settings: Settings, number: signal.Signals) -> None:
+    with process(settings) as (running, url):
+        assert httpx.get(f"{url}/readyz").json()["status"] == "ok"
+        running.send_signal(number)
+        _, complaints = running.communicate(timeout=20)
+        assert running.returncode == 0
+        assert "Traceback" not in complaints
+
+
+def test_a_name_with_several_addresses_gets_one_port(settings: Settings) -> None:
+    with process(settings.model_copy(update={"host": "localhost"})) as (_, url):
+        assert httpx.get(f"{url}/healthz").is_success
+
+
+def test_a_body_beyond_the_limit_gets_its_reason_over_the_wire(settings: Settings) -> None:
+    with process(settings.model_copy(update={"max_upload_mib": 1})) as (_, url):
+        response = httpx.post(f"{url}/api/v1/jobs", files={"file": ("p.txt", b"a\n" * 700_000)})
+        assert (response.status_code, response.headers["content-type"]) == (413, "application/problem+json")
+        # Far beyond it the server does not even read on.
+        response = httpx.post(f"{url}/api/v1/jobs", files={"file": ("p.txt", b"a\n" * 2**21)})
+        assert response.status_code == 413
+        assert httpx.get(f"{url}/healthz").is_success
+
+
+def test_a_taken_port_is_explained(settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=str(port)):
+            serve(settings.model_copy(update={"port": port}))
+
+
+def test_a_caller_learns_the_address(settings: Settings) -> None:
+    class EnoughError(Exception):
+        pass
+
+    heard: list[str] = []
+
+    def listen(url: str) -> None:
+        heard.append(url)
+        raise EnoughError
+
+    with pytest.raises(EnoughError):
+        serve(settings, listen)
+    assert heard[0].startswith("http://127.0.0.1:")
