@@ -12,6 +12,15 @@ from farm.keeper import Child, Keeper
 from farm.states import Stage
 from worker.devices import Device, cpu_threads
 
+#: glibc's allocator gives tensors back to the system after every operation and fetches them anew, page by page:
+#: told to keep its memory, a CPU worker renders about a tenth faster. Other C libraries ignore this.
+KEEP_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    "MALLOC_TOP_PAD_": str(64 * 2**20),
+}
+
 
 def supervise(devices: Sequence[Device], stages: Sequence[Stage], entry: Pipeline) -> Keeper:
     """A keeper of one worker process per device, each serving those of ``stages`` that the pipeline has.
@@ -35,4 +44,5 @@ def _child(device: Device, threads: int, stages: Sequence[Stage], pipeline: str)
     environment = device.environment
     if device.name == "cpu":
         environment["OMP_NUM_THREADS"] = str(threads)
+        environment |= KEEP_MEMORY
     return Child(f"worker on {device.name}", command, environment)
