@@ -20,6 +20,9 @@ TRANSPORT_OPTIONS = {
     "socket_keepalive": True,
     "health_check_interval": 10,
     "retry_on_timeout": True,
+    # With all slots taken nothing may be fetched, and without this pause the worker's main loop would spin at 100% of
+    # a core beside the rendering. It is also the longest that an idle worker takes to notice a message.
+    "polling_interval": 0.05,
     # Messages are acknowledged before they are worked on, so "unacked" holds one for an instant only; when a
     # worker is killed in that instant the message goes back after this long. The claim makes a copy harmless.
     "visibility_timeout": 60,
