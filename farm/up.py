@@ -19,6 +19,7 @@ from farm.record import forget_farm, record_farm
 from farm.settings import Settings
 
 READY_SECONDS = 60
+POLL_SECONDS = 0.1
 
 
 def run_up(settings: Settings, devices: str, on_ready: Callable[[str, Path], None]) -> None:
@@ -78,14 +79,20 @@ def _announce(url: str, logs: Path, on_ready: Callable[[str, Path], None]) -> No
     """Wait until the dashboard answers, then record and announce its address."""
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{url}/readyz", timeout=2).is_success:
-                record_farm(url)
-                on_ready(url, logs)
-                return
-        except httpx.TransportError:
-            time.sleep(0.1)
+        if _answers(url):
+            record_farm(url)
+            on_ready(url, logs)
+            return
+        time.sleep(POLL_SECONDS)
     sys.stderr.write(f"The dashboard does not answer on {url}; {logs}/dashboard.log says why.\n")
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=2).is_success
+    except httpx.TransportError:
+        # Nobody listens yet.
+        return False
 
 
 def _require_free(host: str, port: int) -> None:
