@@ -10,6 +10,7 @@ import platform
 import secrets
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from celery.platforms import SecurityWarning
 
@@ -50,7 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     entry = Catalog.load(settings.catalog).get(options.pipeline)
     # The refiner's queue is named first, which is the order in which queues are read.
     stages = [stage for stage in (Stage.REFINER, Stage.BASE) if stage in options.stages]
-    pipeline = load(entry, settings.models_directory, options.device.torch_name, frozenset(stages))
+    # All of torch's work is done on one thread, loading too. Each thread that computes on a CPU gets a team of OpenMP
+    # threads, and with two teams OpenMP believes the cores overcommitted: it sleeps where it would spin, some
+    # thousand times a second, and rendering takes a third longer.
+    device = ThreadPoolExecutor(1, thread_name_prefix="device")
+    loading = device.submit(load, entry, settings.models_directory, options.device.torch_name, frozenset(stages))
+    pipeline = loading.result()
     worker_id = f"{hostname()}/{options.device.name}/{secrets.token_hex(4)}"
     engine = open_database(settings)
     app = make_celery(settings)
@@ -65,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             worker_id=worker_id,
             pipeline=pipeline,
             keeper=keeper,
+            device=device,
         ),
     )
     register_worker(

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import redis
@@ -57,12 +57,8 @@ class Station:
     worker_id: str
     pipeline: LoadedPipeline
     keeper: LeaseKeeper
-    device: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="device"))
-    """The one thread on which the device computes; fetching, encoding and storing run beside it.
-
-    A lock that Celery's threads pass on would do as well, but each thread that calls torch on a CPU gets a team of
-    OpenMP threads of its own, and two teams on the same cores made rendering a quarter slower.
-    """
+    device: ThreadPoolExecutor
+    """The one thread on which torch loads and computes; fetching, encoding and storing run beside it."""
 
 
 def render_base(station: Station, batch_id: int, attempt: int) -> bool:
