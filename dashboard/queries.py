@@ -13,6 +13,7 @@ from farm.errors import NotFoundError
 from farm.keys import download_name
 from farm.models import Batch, Image, Job, Worker
 from farm.progress import Progress, ProgressBoard
+from farm.spec import ImageParameters, is_refined
 from farm.states import BatchState, ImageState, JobState, Stage
 
 #: Largest number of a row that Postgres can hold; beyond it there is nothing to find.
@@ -128,6 +129,10 @@ class WorkerView:
     alive: bool
     heartbeat_age_seconds: float
     activities: tuple[Activity, ...]
+
+
+#: Share of the work that counts as done when the base has ended and the refiner follows by image to image.
+HALF = 0.5
 
 
 def list_jobs(
@@ -252,7 +257,14 @@ def _image_views(engine: Engine, query: Select[Image, dict[str, Any]]) -> list[I
     return [
         ImageView(
             image,
-            {"prompt": image.prompt, "negative_prompt": image.negative_prompt, "seed": image.seed, **parameters},
+            {
+                **dict.fromkeys(ImageParameters.model_fields),
+                **parameters,
+                **(image.parameters or {}),
+                "prompt": image.prompt,
+                "negative_prompt": image.negative_prompt,
+                "seed": image.seed,
+            },
         )
         for image, parameters in rows
     ]
@@ -283,7 +295,7 @@ def _started_images(active: Sequence[Any], progress: dict[int, Progress]) -> dic
     """Per job, how many images' worth of denoising the batches on their way have behind them."""
     started: dict[int, float] = defaultdict(float)
     for job_id, batch_id, stage, parameters, count in active:
-        split = parameters["refiner_split"] or 1.0
+        split = parameters.get("refiner_split") or (HALF if is_refined(parameters) else 1.0)
         begin, share = (0.0, split) if stage is Stage.BASE else (split, 1 - split)
         known = _of_stage(progress.get(batch_id), stage)
         started[job_id] += count * (begin + (share * known.step / known.steps if known else 0.0))

@@ -14,6 +14,11 @@ def thumbnail_key(job_id: int, index: int) -> str:
     return f"thumbnails/{job_id}/{index:06d}.webp"
 
 
+def input_key(sha256: str) -> str:
+    """Where a picture that goes in lies."""
+    return f"inputs/{sha256[:2]}/{sha256}"
+
+
 def latents_key(job_id: int, batch_id: int, attempt: int) -> str:
     """Where the base stage leaves a batch's latents for the refiner."""
     return f"latents/{job_id}/{batch_id}-{attempt}.safetensors"

@@ -156,11 +156,28 @@ class Image(Base):
     prompt: Mapped[str]
     negative_prompt: Mapped[str | None]
     seed: Mapped[int] = mapped_column(BigInteger)
+    parameters: Mapped[dict[str, Any] | None]
+    """What else is its own among the parameters (``farm.spec.OWN_FIELDS``); NULL for most."""
     image_key: Mapped[str | None]
     thumbnail_key: Mapped[str | None]
     sha256: Mapped[str | None]
     error: Mapped[str | None]
     finished_at: Mapped[datetime | None]
+
+
+class Input(Base):
+    """A picture that goes in: an object of the store, known by the hash of its bytes."""
+
+    __tablename__ = "inputs"
+
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    width: Mapped[int] = mapped_column(Integer)
+    height: Mapped[int] = mapped_column(Integer)
+    """Upright, in pixels."""
+    size: Mapped[int] = mapped_column(BigInteger)
+    """In bytes."""
+    media_type: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Worker(Base):

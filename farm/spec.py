@@ -1,20 +1,45 @@
 """What may be asked for: the parameters of an image, their limits, and the spec of a job.
 
-Parameter names are those of diffusers' ``StableDiffusionXLPipeline.__call__``. ``refiner_split`` is the one
-number that both halves of the ensemble share: ``denoising_end`` of the base and ``denoising_start`` of the
-refiner.
+Names are those of diffusers' SDXL pipelines, and mean what they mean there. The farm's own are ``refiner_split``, the
+one number that both halves of the ensemble share (``denoising_end`` of the base, ``denoising_start`` of the refiner),
+``refiner_strength`` and ``refiner_steps`` (the refiner as image to image over the base's finished latents), and the
+names of what the catalog holds: ``pipeline``, ``scheduler``, ``loras``, ``textual_inversions``, ``controlnet``,
+``ip_adapter``.
+
+Pictures that go in are named by their content: ``sha256:`` and 64 hexadecimal digits, as an upload returns them.
 """
 
-from typing import Annotated, Self
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from farm.schedule import TRAIN_TIMESTEPS, split_steps
+from farm import schedule
+from farm.schedulers import SCHEDULERS, SDXL_OWN, Scheduler, SchedulerOptions, normal_name
 
 MAX_PROMPT_CHARACTERS = 10_000
 MAX_SEED = 2**63 - 1
 MAX_IMAGES_PER_PROMPT = 10_000
 MAX_PRIORITY = 100
+#: Pictures and adapters of one image; more than a device holds.
+MAX_ADAPTERS = 8
+#: diffusers' own, of the image-to-image and of the inpainting pipeline.
+IMAGE_STRENGTH, INPAINT_STRENGTH = 0.3, 0.9999
+
+#: How a picture that goes in is named.
+INPUT_REF = re.compile(r"sha256:[0-9a-f]{64}")
+
+Mode = Literal["text", "image", "inpaint"]
+
+
+class CombinationError(ValueError):
+    """Parameters that are possible alone but not together; ``field`` is the one to change."""
+
+    def __init__(self, field: str, message: str) -> None:
+        self.field = field
+        super().__init__(message)
 
 
 def _without_nul(text: str) -> str:
@@ -37,8 +62,71 @@ def _divisible_by_8(pixels: int) -> int:
     return pixels
 
 
+def listed(value: Any) -> Any:
+    """A list from what cells and forms can say: JSON, or values with commas (or an x) between them."""
+    if not isinstance(value, str):
+        return value if isinstance(value, list | tuple) else [value]
+    text = value.strip()
+    if text[:1] in ("[", "{"):
+        parsed = _json(text)
+        return parsed if isinstance(parsed, list) else [parsed]
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _pair(value: Any) -> Any:
+    if isinstance(value, str) and value.count("x") == 1:
+        value = value.replace("x", ",")
+    return listed(value)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError(f"{text[:40]!r} is no JSON") from None
+
+
+def _object(value: Any) -> Any:
+    return _json(value) if isinstance(value, str) else value
+
+
+def _scheduler(name: str) -> str:
+    found = normal_name(name)
+    if found not in SCHEDULERS:
+        raise ValueError(f"there is no {name!r}; the schedulers are {', '.join(SCHEDULERS)}")
+    return found
+
+
+def _lora(value: Any) -> Any:
+    """``name`` or ``name:weight`` as an object."""
+    if not isinstance(value, str):
+        return value
+    name, _, weight = value.partition(":")
+    return {"name": name.strip(), "weight": weight.strip() or 1.0}
+
+
 Text = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS), AfterValidator(_without_nul)]
 Pixels = Annotated[int, Field(ge=64, le=4096), AfterValidator(_divisible_by_8)]
+Pair = Annotated[tuple[int, int], BeforeValidator(_pair)]
+"""(height, width) or (top, left) in pixels: diffusers' order."""
+Share = Annotated[float, Field(gt=0, lt=1)]
+Strength = Annotated[float, Field(gt=0, le=1)]
+Name = Annotated[str, Field(min_length=1, max_length=100)]
+InputRef = Annotated[str, Field(pattern=f"^{INPUT_REF.pattern}$")]
+Names = Annotated[tuple[Name, ...], BeforeValidator(listed), Field(max_length=MAX_ADAPTERS)]
+Numbers = Annotated[
+    tuple[Annotated[float, Field(ge=0, le=10)], ...], BeforeValidator(listed), Field(max_length=MAX_ADAPTERS)
+]
+Steps = Annotated[int, Field(ge=1, le=schedule.TRAIN_TIMESTEPS)]
+
+
+class LoraUse(BaseModel):
+    """A LoRA of the catalog, and how strongly it acts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: Name
+    weight: float = Field(default=1.0, ge=-10, le=10)
 
 
 class SharedParameters(BaseModel):
@@ -49,41 +137,167 @@ class SharedParameters(BaseModel):
     pipeline: str
     width: Pixels
     height: Pixels
-    num_inference_steps: int = Field(ge=1, le=TRAIN_TIMESTEPS)
-    guidance_scale: float = Field(ge=0, le=100)
-    refiner_split: float | None = Field(default=None, gt=0, lt=1)
 
-    @model_validator(mode="after")
-    def _both_stages_have_work(self) -> Self:
-        if self.refiner_split is not None:
-            base, refiner = split_steps(self.num_inference_steps, self.refiner_split)
-            if base == 0 or refiner == 0:
-                idle = "base" if base == 0 else "refiner"
-                raise ValueError(
-                    f"refiner_split {self.refiner_split} of {self.num_inference_steps} steps leaves the {idle} "
-                    f"without a step; take more steps or another split"
-                )
-        return self
+    num_inference_steps: Steps
+    timesteps: Annotated[tuple[int, ...], BeforeValidator(listed), Field(min_length=1, max_length=1000)] | None = None
+    sigmas: Annotated[tuple[float, ...], BeforeValidator(listed), Field(min_length=2, max_length=1001)] | None = None
+    """The last sigma ends the schedule and is no step: mostly 0."""
+    scheduler: Annotated[str, AfterValidator(_scheduler)] | None = None
+    """None is the checkpoint's own."""
+    scheduler_options: Annotated[SchedulerOptions, BeforeValidator(_object)] = SchedulerOptions()
+    eta: float = Field(default=0.0, ge=0, le=1)
+
+    guidance_scale: float = Field(ge=0, le=100)
+    guidance_rescale: float = Field(default=0.0, ge=0, le=1)
+    clip_skip: int | None = Field(default=None, ge=1, le=10)
+    prompt_syntax: Literal["plain", "compel"] = "plain"
+    """``compel`` reads weights such as ``(red)1.3`` and lifts the limit of 77 tokens; ``plain`` is diffusers' own."""
+
+    strength: Strength | None = None
+    padding_mask_crop: int | None = Field(default=None, ge=0, le=4096)
+
+    refiner_split: Share | None = None
+    refiner_strength: Strength | None = None
+    refiner_steps: Steps | None = None
+
+    original_size: Pair | None = None
+    target_size: Pair | None = None
+    crops_coords_top_left: Pair = (0, 0)
+    negative_original_size: Pair | None = None
+    negative_target_size: Pair | None = None
+    negative_crops_coords_top_left: Pair = (0, 0)
+    aesthetic_score: float = Field(default=6.0, ge=0, le=10)
+    negative_aesthetic_score: float = Field(default=2.5, ge=0, le=10)
+
+    loras: Annotated[
+        tuple[Annotated[LoraUse, BeforeValidator(_lora)], ...],
+        BeforeValidator(listed),
+        Field(max_length=MAX_ADAPTERS),
+    ] = ()
+    textual_inversions: Names = ()
+    controlnet: Names = ()
+    controlnet_conditioning_scale: Numbers = ()
+    control_guidance_start: Numbers = ()
+    control_guidance_end: Numbers = ()
+    ip_adapter: Name | None = None
+    ip_adapter_scale: float = Field(default=1.0, ge=0, le=10)
+
+    watermark: bool | None = None
+    """The invisible watermark; None as in diffusers: there, if the worker has the package."""
+    output_format: Literal["png", "webp", "jpeg", "png16", "latents"] = "png"
+    output_quality: int = Field(default=90, ge=1, le=100)
+
+    @property
+    def refined(self) -> bool:
+        """Whether the refiner has a part in it."""
+        return self.refiner_split is not None or self.refiner_strength is not None
+
+    @property
+    def scheduler_entry(self) -> Scheduler:
+        """The scheduler's entry in the table."""
+        return SCHEDULERS[self.scheduler] if self.scheduler is not None else SDXL_OWN
+
+    @property
+    def alone(self) -> bool:
+        """Whether diffusers can render only one such image at a time, or would let its neighbours change it."""
+        return self.scheduler_entry.alone or self.padding_mask_crop is not None
 
 
 class ImageParameters(SharedParameters):
     """Everything that decides what one picture looks like."""
 
     prompt: Annotated[Text, AfterValidator(_not_blank)]
+    prompt_2: Text | None = None
     negative_prompt: Text | None = None
+    negative_prompt_2: Text | None = None
     seed: int = Field(ge=0, le=MAX_SEED)
+    image: InputRef | None = None
+    mask_image: InputRef | None = None
+    control_image: Annotated[tuple[InputRef, ...], BeforeValidator(listed), Field(max_length=MAX_ADAPTERS)] = ()
+    """One for each of ``controlnet``, in its order."""
+    ip_adapter_image: InputRef | None = None
+
+    @property
+    def mode(self) -> Mode:
+        """Which of diffusers' pipelines the base's call belongs to."""
+        if self.mask_image is not None:
+            return "inpaint"
+        return "text" if self.image is None else "image"
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The pictures that go in."""
+        return (*filter(None, (self.image, self.mask_image, self.ip_adapter_image)), *self.control_image)
 
     def shared(self) -> SharedParameters:
         """The part that must be equal for images to share a batch."""
-        return SharedParameters(**{name: getattr(self, name) for name in SharedParameters.model_fields})
+        return SharedParameters.model_construct(**{name: getattr(self, name) for name in SharedParameters.model_fields})
+
+    def own(self) -> dict[str, Any]:
+        """What is this image's own beside prompt, negative prompt and seed; empty for most."""
+        return self.model_dump(mode="json", include=set(OWN_FIELDS), exclude_defaults=True)
+
+    def sharing_key(self) -> tuple[object, ...]:
+        """Images with equal keys can share a batch.
+
+        Their shared parameters are equal, and all or none of them have a picture to start from, a mask and a negative
+        prompt: diffusers takes one per image, but has a different unconditional embedding for "none" (zeros).
+        """
+        shared = tuple(getattr(self, name) for name in SharedParameters.model_fields)
+        return (*shared, self.negative_prompt is None, self.image is None, self.mask_image is None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        """What follows from other parameters, where it is not given."""
+        if not isinstance(values, dict):
+            return values
+        filled = dict(values)
+        given = {name for name, value in values.items() if value is not None}
+        if "image" in given and "strength" not in given:
+            filled["strength"] = INPAINT_STRENGTH if "mask_image" in given else IMAGE_STRENGTH
+        if "refiner_strength" in given and "refiner_steps" not in given:
+            filled["refiner_steps"] = values.get("num_inference_steps")
+        for name, last in (("timesteps", 0), ("sigmas", 1)):
+            if name in given and "num_inference_steps" not in given:
+                filled["num_inference_steps"] = max(len(listed(values[name])) - last, 1)
+        nets = len(listed(values["controlnet"])) if "controlnet" in given else 0
+        for name, value in _CONTROL_DEFAULTS.items():
+            scales = listed(values[name]) if name in given else []
+            if len(scales) <= 1 and nets:
+                filled[name] = (scales or [value]) * nets
+        return filled
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        for field, message in (*_schedule_problems(self), *_picture_problems(self), *_adapter_problems(self)):
+            raise CombinationError(field, message)
+        return self
+
+
+_CONTROL_DEFAULTS = {"controlnet_conditioning_scale": 1.0, "control_guidance_start": 0.0, "control_guidance_end": 1.0}
+
+#: Parameters of an image itself that have no column of their own.
+OWN_FIELDS = ("prompt_2", "negative_prompt_2", "image", "mask_image", "control_image", "ip_adapter_image")
+#: Parameters that name pictures.
+INPUT_FIELDS = ("image", "mask_image", "control_image", "ip_adapter_image")
+#: Fields that a row of a file may set for itself, over those of the spec.
+ROW_FIELDS = tuple(
+    sorted(
+        (name for name in ImageParameters.model_fields if name != "pipeline"),
+        key=("prompt", "prompt_2", "negative_prompt", "negative_prompt_2", "seed").__contains__,
+        reverse=True,
+    )
+)
+
+
+def is_refined(parameters: Mapping[str, Any]) -> bool:
+    """Whether stored parameters of a batch give the refiner a part in it."""
+    return parameters.get("refiner_split") is not None or parameters.get("refiner_strength") is not None
 
 
 class JobSpec(BaseModel):
-    """What a submission says once for all of its rows. What it leaves out comes from the pipeline's catalog entry.
-
-    A field that was not given is unset, which is not the same as given as null: ``refiner_split: null`` asks
-    for pictures that the base finishes alone.
-    """
+    """What a submission says of the job as a whole. Everything else it says once is a parameter of all its images."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -95,23 +309,130 @@ class JobSpec(BaseModel):
     images_per_prompt: int = Field(default=1, ge=1, le=MAX_IMAGES_PER_PROMPT)
     batch_size: int | None = Field(default=None, ge=1, le=64)
     """At most so many images share a pipeline call; by default what the catalog found best."""
-
-    negative_prompt: Text | None = None
-    num_inference_steps: int | None = None
-    guidance_scale: float | None = None
-    width: int | None = None
-    height: int | None = None
-    refiner_split: float | None = None
+    inputs: Annotated[dict[str, InputRef], BeforeValidator(_object)] = Field(default_factory=dict)
+    """Names under which rows speak of uploaded pictures."""
 
 
-#: Fields that a row of a file may set for itself, over those of the spec.
-ROW_FIELDS = (
-    "prompt",
-    "negative_prompt",
-    "seed",
-    "num_inference_steps",
-    "guidance_scale",
-    "width",
-    "height",
-    "refiner_split",
-)
+def _schedule_problems(image: ImageParameters) -> Iterator[tuple[str, str]]:
+    """Whether each stage has work, and whether the scheduler can do what is asked."""
+    entry, options = image.scheduler_entry, image.scheduler_options.given()
+    label = f"scheduler {entry.name}" if image.scheduler else "the checkpoint's scheduler"
+    for name in options:
+        if name not in entry.options:
+            known = f"it takes {', '.join(sorted(entry.options))}" if entry.options else "it takes none"
+            yield "scheduler_options", f"{label} has no option {name}; {known}"
+    if options.get("use_karras_sigmas") and options.get("use_exponential_sigmas"):
+        yield "scheduler_options", "use_karras_sigmas and use_exponential_sigmas exclude each other"
+    solver = options.get("solver_type")
+    if solver is not None and solver not in entry.solver_types:
+        yield "scheduler_options", f"{label} has no solver_type {solver}; it has {', '.join(entry.solver_types)}"
+    if image.eta and not entry.takes_eta:
+        yield "eta", f"{label} knows no eta; take ddim or tcd, or leave it out"
+    if image.timesteps is not None and image.sigmas is not None:
+        yield "sigmas", "timesteps and sigmas exclude each other; leave one out"
+    for name, taken in (("timesteps", entry.takes_timesteps), ("sigmas", entry.takes_sigmas)):
+        if getattr(image, name) is None:
+            continue
+        if not taken:
+            able = [s.name for s in SCHEDULERS.values() if getattr(s, f"takes_{name}")]
+            yield name, f"{label} takes none; take {' or '.join(able)}, or num_inference_steps"
+        if name == "timesteps" and {**entry.fixed, **options}.keys() & {"use_karras_sigmas", "use_exponential_sigmas"}:
+            yield name, f"{label} makes its own from its sigmas; leave them out"
+    if (problem := _unordered(image)) is not None:
+        yield problem
+    if image.num_inference_steps > entry.max_steps:
+        yield "num_inference_steps", f"{label} was made for at most {entry.max_steps}"
+    yield from _stage_problems(image, label)
+
+
+def _unordered(image: ImageParameters) -> tuple[str, str] | None:
+    for name, last in (("timesteps", 0), ("sigmas", 1)):
+        values = getattr(image, name)
+        if values is None:
+            continue
+        if list(values) != sorted(set(values), reverse=True):
+            return name, "must fall from each to the next"
+        if len(values) - last != image.num_inference_steps:
+            return "num_inference_steps", f"is {image.num_inference_steps}, but there are {len(values) - last} {name}"
+        if name == "timesteps" and not 0 <= values[-1] <= values[0] < schedule.TRAIN_TIMESTEPS:
+            return name, f"must lie between 0 and {schedule.TRAIN_TIMESTEPS - 1}"
+        if name == "sigmas" and values[-1] < 0:
+            return name, "must not be negative"
+    return None
+
+
+def _stage_problems(image: ImageParameters, label: str) -> Iterator[tuple[str, str]]:
+    if image.timesteps is not None:
+        visited = [float(timestep) for timestep in image.timesteps]
+    elif image.sigmas is not None:
+        visited = schedule.timesteps_of_sigmas(image.sigmas)
+    else:
+        visited = schedule.timesteps(image.num_inference_steps, image.scheduler_entry, image.scheduler_options)
+    steps = f"{image.num_inference_steps} steps"
+    if image.strength is not None:
+        left = schedule.after_strength(visited, image.strength)
+        if not left:
+            yield "strength", f"{image.strength} of {steps} leaves none; take more steps or more strength"
+    else:
+        left = visited
+    if image.refiner_split is not None:
+        if image.refiner_strength is not None:
+            yield "refiner_strength", "and refiner_split are two ways to use the refiner; leave one out"
+        if not image.scheduler_entry.can_split:
+            yield "refiner_split", f"{label} cannot hand over in mid-schedule; take another, or refiner_strength"
+        split = f"{image.refiner_split} of {steps}"
+        if schedule.split_at(left, image.refiner_split)[0] == 0:
+            after = f" after strength {image.strength}" if image.strength is not None else ""
+            yield "refiner_split", f"{split} leaves the base without a step{after}; take more steps or another split"
+        if schedule.split_at(visited, image.refiner_split)[1] == 0:
+            yield "refiner_split", f"{split} leaves the refiner without a step; take more steps or another split"
+    if image.refiner_strength is None:
+        if image.refiner_steps is not None:
+            yield "refiner_steps", "needs refiner_strength; with refiner_split both stages share num_inference_steps"
+    elif image.refiner_steps is not None and int(image.refiner_steps * image.refiner_strength) == 0:
+        yield (
+            "refiner_strength",
+            f"{image.refiner_strength} of {image.refiner_steps} steps leaves the refiner without a step; "
+            f"take more refiner_steps or more strength",
+        )
+
+
+def _picture_problems(image: ImageParameters) -> Iterator[tuple[str, str]]:
+    """Whether what concerns pictures that go in, and prompts, is complete."""
+    if image.mask_image is not None and image.image is None:
+        yield "image", "is missing: mask_image says what to repaint in it"
+    if image.strength is not None and image.image is None:
+        yield "strength", "needs an image to start from; add image, or leave strength out"
+    if image.padding_mask_crop is not None:
+        if image.mask_image is None:
+            yield "padding_mask_crop", "needs mask_image; add one, or leave it out"
+        if image.refined:
+            yield "padding_mask_crop", "pastes the finished crop back, so no refiner can follow; switch the refiner off"
+        if image.output_format in ("latents", "png16"):
+            yield "output_format", "must be png, webp or jpeg with padding_mask_crop, which pastes 8-bit pictures"
+    if image.negative_prompt_2 is not None and image.negative_prompt is None:
+        yield "negative_prompt_2", "needs negative_prompt, without which diffusers ignores it"
+    if image.prompt_syntax == "compel" and image.textual_inversions:
+        yield "prompt_syntax", "compel and textual_inversions cannot be combined; leave one out"
+
+
+def _adapter_problems(image: ImageParameters) -> Iterator[tuple[str, str]]:
+    for name in ("textual_inversions", "controlnet"):
+        if len(set(getattr(image, name))) < len(getattr(image, name)):
+            yield name, "names one twice"
+    if len({lora.name for lora in image.loras}) < len(image.loras):
+        yield "loras", "names one twice"
+    nets = len(image.controlnet)
+    if len(image.control_image) != nets:
+        if not nets:
+            yield "controlnet", "is missing: control_image says what it is shown"
+        yield "control_image", f"there are {len(image.control_image)} for {nets} in controlnet; give one for each"
+    for name in _CONTROL_DEFAULTS:
+        if len(getattr(image, name)) not in (0, nets) or (getattr(image, name) and not nets):
+            yield name, f"has {len(getattr(image, name))} values for {nets} in controlnet"
+    for start, end in zip(image.control_guidance_start, image.control_guidance_end, strict=False):
+        if not 0 <= start < end <= 1:
+            yield "control_guidance_end", f"{end} must be above control_guidance_start {start}, and at most 1"
+    if (image.ip_adapter is None) != (image.ip_adapter_image is None):
+        missing = "ip_adapter_image" if image.ip_adapter else "ip_adapter"
+        yield missing, "is missing: ip_adapter and ip_adapter_image go together"

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
 from farm.models import Batch, Image, Job, Worker
+from farm.spec import is_refined
 from farm.states import BatchState, ImageState, JobState, Stage
 
 UNCLAIMED = (BatchState.READY, BatchState.QUEUED)
@@ -41,6 +42,7 @@ class ClaimedImage:
     prompt: str
     negative_prompt: str | None
     seed: int
+    parameters: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def queue_ready_batches(engine: Engine, job_id: int, stage: Stage, count: int) -
             attempt=row.attempt,
             stage=row.stage,
             pipeline=row.parameters["pipeline"],
-            refined=row.parameters["refiner_split"] is not None,
+            refined=is_refined(row.parameters),
         )
         for row in sorted(rows)
     ]
@@ -166,7 +168,7 @@ def claim(
             transaction.rollback()
             return None
         images = connection.execute(
-            select(Image.index, Image.prompt, Image.negative_prompt, Image.seed)
+            select(Image.index, Image.prompt, Image.negative_prompt, Image.seed, Image.parameters)
             .where(Image.batch_id == batch_id)
             .order_by(Image.index)
         ).all()

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 
 from farm.spec import ImageParameters, SharedParameters
 
@@ -15,21 +14,15 @@ class PlannedBatch:
     indices: tuple[int, ...]
 
 
-_shared_values = attrgetter(*SharedParameters.model_fields)
-
-
 def group_to_batches(images: Sequence[ImageParameters], batch_size: int) -> list[PlannedBatch]:
-    """All images in as few batches of at most ``batch_size`` as possible, in the order of their first image.
-
-    Images share a batch when their shared parameters are equal and all or none of them have a negative prompt:
-    diffusers takes one per image, but has a different unconditional embedding for "none" (zeros).
-    """
+    """All images in as few batches of at most ``batch_size`` as possible, in the order of their first image."""
     groups: dict[tuple[object, ...], list[int]] = {}
     for index, image in enumerate(images):
-        groups.setdefault((*_shared_values(image), image.negative_prompt is None), []).append(index)
-    batches = [
-        PlannedBatch(images[group[0]].shared(), tuple(group[start : start + batch_size]))
-        for group in groups.values()
-        for start in range(0, len(group), batch_size)
-    ]
+        groups.setdefault(image.sharing_key(), []).append(index)
+    batches = []
+    for group in groups.values():
+        first = images[group[0]]
+        size = 1 if first.alone else batch_size
+        shared = first.shared()
+        batches += [PlannedBatch(shared, tuple(group[at : at + size])) for at in range(0, len(group), size)]
     return sorted(batches, key=lambda batch: batch.indices[0])

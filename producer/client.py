@@ -1,7 +1,9 @@
 """The Python client: talks to a farm over its HTTP API, and imports nothing heavy."""
 
+import hashlib
+import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +13,8 @@ import httpx
 
 from farm.errors import FarmError, InvalidSubmissionError, NotFoundError, Problem
 from farm.record import find_farm
+from farm.spec import INPUT_FIELDS, listed
+from producer.intake import read_file
 
 Json = dict[str, Any]
 
@@ -61,13 +65,33 @@ class Farm:
 
     def submit_file(self, path: Path, fields: Mapping[str, Any]) -> Json:
         """Submit a file of prompts; raises InvalidSubmissionError. The receipt has the job's ``id`` and ``url``."""
+        data = path.read_bytes()
+        # Only tables and objects can name pictures, and only then is it worth reading them here.
+        rows = read_file(path.name, data).rows if path.suffix != ".txt" and b"image" in data else []
+        fields = self._with_inputs(fields, [row.values for row in rows], path.parent)
         form = {name: _form_value(value) for name, value in fields.items()}
-        with path.open("rb") as file:
-            return self._send("POST", "/api/v1/jobs", data=form, files={"file": (path.name, file)})
+        return self._send("POST", "/api/v1/jobs", data=form, files={"file": (path.name, data)})
 
     def submit(self, prompts: list[str], fields: Mapping[str, Any]) -> Json:
-        """Submit prompts; raises InvalidSubmissionError."""
-        return self._send("POST", "/api/v1/jobs", json={**fields, "prompts": prompts})
+        """Submit prompts; raises InvalidSubmissionError. Pictures that ``fields`` name by their path are uploaded."""
+        return self._send("POST", "/api/v1/jobs", json={**self._with_inputs(fields, [], Path()), "prompts": prompts})
+
+    def submit_rows(self, rows: Sequence[Mapping[str, Any]], fields: Mapping[str, Any]) -> Json:
+        """Submit rows, each with its prompt and what it sets for itself; raises InvalidSubmissionError."""
+        return self._send("POST", "/api/v1/jobs", json={**self._with_inputs(fields, rows, Path()), "rows": [*rows]})
+
+    def upload(self, picture: Path | bytes) -> str:
+        """Store a picture that goes in, if it is not there yet; returns the name under which a spec speaks of it.
+
+        Raises InvalidSubmissionError when it is no picture.
+        """
+        data = picture if isinstance(picture, bytes) else picture.read_bytes()
+        ref = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        try:
+            self._send("GET", f"/api/v1/inputs/{ref}")
+        except NotFoundError:
+            self._send("POST", "/api/v1/inputs", content=data)
+        return ref
 
     def jobs(self, limit: int = 20) -> list[Json]:
         """The newest jobs, newest first."""
@@ -128,6 +152,19 @@ class Farm:
                 on_progress(DownloadProgress(len(paths), total))
         return paths
 
+    def _with_inputs(
+        self, fields: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], directory: Path
+    ) -> dict[str, Any]:
+        """The fields, with the files that they and the rows name uploaded. A row's paths start in ``directory``."""
+        uploaded: dict[str, str] = dict(fields.get("inputs") or {})
+        for values, start in ((fields, Path()), *((row, directory) for row in rows)):
+            for field in INPUT_FIELDS:
+                for name in listed(values[field]) if values.get(field) is not None else ():
+                    # What is no file is left to the farm, which knows the line to complain about.
+                    if isinstance(name, str) and name not in uploaded and (start / name).is_file():
+                        uploaded[name] = self.upload(start / name)
+        return {**fields, "inputs": uploaded} if uploaded else dict(fields)
+
     def _send(self, method: str, path: str, **arguments: Any) -> Json:
         answer: Json = self._request(method, path, **arguments).json()
         return answer
@@ -145,7 +182,9 @@ class Farm:
 
 
 def _form_value(value: Any) -> str:
-    return "none" if value is None else str(value)
+    if value is None:
+        return "none"
+    return json.dumps(value) if isinstance(value, dict | list | tuple) else str(value)
 
 
 def _error_of(response: httpx.Response) -> FarmError:

@@ -40,6 +40,22 @@ def submit(
     ] = None,
     no_refiner: Annotated[bool, typer.Option("--no-refiner", help="Let the base finish the pictures alone.")] = False,
     size: Annotated[str | None, typer.Option(help="Width x height in pixels, divisible by 8: 1024x1024.")] = None,
+    image: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Picture to start from: image to image, or inpainting.")
+    ] = None,
+    mask_image: Annotated[
+        str | None, typer.Option(metavar="FILE", help="What to repaint of --image: white is painted anew.")
+    ] = None,
+    strength: Annotated[float | None, typer.Option(help="How much of --image is painted anew, up to 1.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="euler, dpmpp_2m_karras, ddim, ...")] = None,
+    lora: Annotated[
+        list[str] | None, typer.Option(metavar="NAME[:WEIGHT]", help="LoRA of the catalog; may be given several times.")
+    ] = None,
+    output_format: Annotated[str | None, typer.Option(help="png, webp, jpeg, png16 or latents.")] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any other parameter, by its name in diffusers."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Image k of the job gets this seed + k.  [default: random]")] = None,
     images_per_prompt: Annotated[int | None, typer.Option(help="Pictures per prompt, each with its own seed.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="At most so many images in one pipeline call.")] = None,
@@ -52,8 +68,9 @@ def submit(
 ) -> None:
     """Submit a job: a file of prompts, or prompts given with --prompt.
 
-    Columns of csv and tsv files, and fields of jsonl lines, may set parameters for their row: prompt,
-    negative_prompt, seed, steps, guidance_scale, size, width, height, refiner_split.
+    Columns of csv and tsv files, and fields of jsonl lines, may set any parameter for their row: prompt,
+    negative_prompt, seed, steps, guidance_scale, size, refiner_split, image, mask_image, strength, scheduler, ...
+    Pictures are named by their path beside the file. All parameters: docs/capabilities.md.
 
     Examples:
 
@@ -62,6 +79,8 @@ def submit(
         farm submit sheet.csv --no-refiner --size 1024x768 --seed 1
 
         farm submit --prompt "a red fox in the snow" --images-per-prompt 8 --wait
+
+        farm submit --prompt "a castle" --image house.png --strength 0.6 --set clip_skip=1
     """
     with friendly_errors(file.name if file else None):
         if (file is None) == (not prompt):
@@ -80,8 +99,19 @@ def submit(
             "images_per_prompt": images_per_prompt,
             "batch_size": batch_size,
             "priority": priority,
+            "image": image,
+            "mask_image": mask_image,
+            "strength": strength,
+            "scheduler": scheduler,
+            "loras": lora,
+            "output_format": output_format,
         }
         fields: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
+        for assignment in parameter or []:
+            field, equals, text = assignment.partition("=")
+            if not equals:
+                raise typer.BadParameter(f"{assignment!r} is not NAME=VALUE", param_hint="--set")
+            fields[field.strip()] = text
         if no_refiner:
             fields["refiner_split"] = None
         with Farm() as farm:

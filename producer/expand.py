@@ -1,23 +1,45 @@
 """Expands a submission: rows x images per prompt become images, each with its full parameters and its own seed."""
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from farm.catalog import Catalog, Pipeline
 from farm.errors import InvalidSubmissionError, NotFoundError, Problem
-from farm.spec import MAX_SEED, ImageParameters, JobSpec
-from producer.intake import ALIASES, Intake, Row, canonical, suggestion
+from farm.spec import INPUT_FIELDS, INPUT_REF, MAX_SEED, ROW_FIELDS, CombinationError, ImageParameters, JobSpec, listed
+from producer.intake import ALIASES, Intake, canonical, suggestion
 
 #: Seeds drawn for people who give none stay short enough to be typed.
 RANDOM_SEED_BITS = 32
 
-_SPEC_FIELDS = (*JobSpec.model_fields, *ALIASES, "size")
-_DEFAULTED = ("width", "height", "num_inference_steps", "guidance_scale", "refiner_split")
+_PARAMETERS = tuple(name for name in ROW_FIELDS if name not in ("prompt", "seed"))
+_SPEC_FIELDS = (*JobSpec.model_fields, *_PARAMETERS, *ALIASES, "size")
+_FIELDS: dict[str, TypeAdapter[Any]] = {
+    name: TypeAdapter(cast("type", Annotated[field.annotation, field]))
+    for name, field in ImageParameters.model_fields.items()
+}
+#: Ways to say the same thing: a row or a spec that says one of them overrides what lies below it of the others.
+_ALTERNATIVES = (
+    ("refiner_split", "refiner_strength", "refiner_steps"),
+    ("num_inference_steps", "timesteps", "sigmas"),
+    ("scheduler", "scheduler_options"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class InputSize:
+    """Width and height in pixels of a picture that was uploaded."""
+
+    width: int
+    height: int
+
+
+FindInputs = Callable[[Collection[str]], Mapping[str, InputSize]]
+"""Sizes of those of the named pictures that are in the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,108 +47,206 @@ class Plan:
     """A valid submission: what it asked for as a whole, and all its images in the order of their index."""
 
     spec: JobSpec
+    given: dict[str, Any]
+    """The parameters that were said once, as they were given."""
     pipeline: Pipeline
     seed: int
     images: list[ImageParameters]
 
 
-def plan_job(catalog: Catalog, default_pipeline: str, fields: Mapping[str, Any], intake: Intake) -> Plan:
+def plan_job(
+    catalog: Catalog, default_pipeline: str, fields: Mapping[str, Any], intake: Intake, find_inputs: FindInputs
+) -> Plan:
     """Check a submission and expand it. Raises InvalidSubmissionError with every problem that was found."""
-    spec = _read_spec(fields)
+    spec, given = _read_spec(fields)
     try:
         pipeline = catalog.get(spec.pipeline or default_pipeline)
     except NotFoundError as error:
         raise InvalidSubmissionError([Problem("pipeline", str(error))]) from None
-    defaults = _image_defaults(spec, pipeline)
-    if problems := _problems_of(defaults | {"prompt": "any"}, pipeline, line=None):
-        # What is said once is refused once, not for every row.
-        raise InvalidSubmissionError(problems)
     if not intake.rows:
         raise InvalidSubmissionError([Problem("prompt", "there is none; write at least one")])
-
     image_count = len(intake.rows) * spec.images_per_prompt
     seed = spec.seed if spec.seed is not None else secrets.randbits(RANDOM_SEED_BITS)
     if seed + image_count - 1 > MAX_SEED:
         raise InvalidSubmissionError([Problem("seed", f"{seed} + {image_count} images exceeds {MAX_SEED}")])
 
-    problems = []
-    images: list[ImageParameters] = []
+    inputs = _Inputs(spec.inputs)
+    sized = given.keys() & {"width", "height"}
+    try:
+        given = inputs.resolved(given)
+    except CombinationError as error:
+        raise InvalidSubmissionError([Problem(error.field, str(error))]) from None
+    defaults = _overlay(_pipeline_defaults(pipeline), given)
+    # A combination may become whole by what the rows add; where they add nothing, it is refused once.
+    said_by_rows = {name for row in intake.rows for name in row.values}
+    if said_by_rows <= {"prompt", "seed"} and (problems := _said_once_problems(defaults, catalog, pipeline)):
+        raise InvalidSubmissionError(problems)
+
+    rows, problems = [], []
     for row in intake.rows:
         try:
-            images.extend(_images_of(row, defaults, spec.images_per_prompt, seed + len(images)))
-            problems.extend(_limits(images[-1], pipeline, row.line))
+            rows.append((row, inputs.resolved(row.values)))
+        except CombinationError as error:
+            problems.append(Problem(error.field, str(error), row.line))
+    sizes = find_inputs(inputs.named)
+    images: list[ImageParameters] = []
+    for row, values in rows:
+        try:
+            merged = _overlay({**defaults, "seed": seed + len(images)}, values)
+            missing = inputs.missing(merged, sizes)
+            if missing is not None:
+                problems.append(Problem(*missing, row.line))
+                continue
+            if not sized and not row.values.keys() & {"width", "height"}:
+                merged |= _size_of_input(merged, sizes)
+            images.extend(_images_of(merged, spec.images_per_prompt))
+            problems.extend(_limits(images[-1], catalog, pipeline, row.line))
         except ValidationError as error:
             problems.extend(_problem(details, row.line) for details in error.errors())
     if problems:
         raise InvalidSubmissionError(problems)
-    return Plan(spec, pipeline, seed, images)
+    return Plan(spec, given, pipeline, seed, images)
 
 
-def _read_spec(fields: Mapping[str, Any]) -> JobSpec:
+def _read_spec(fields: Mapping[str, Any]) -> tuple[JobSpec, dict[str, Any]]:
+    """What concerns the job, and the parameters that are said once for all its images."""
     for name in fields:
         if name not in _SPEC_FIELDS:
             meant = suggestion(name, _SPEC_FIELDS)
             remedy = f"did you mean {meant}?" if meant else f"the fields are {', '.join(_SPEC_FIELDS)}"
             raise InvalidSubmissionError([Problem(name, f"is no field of a job; {remedy}")])
     try:
-        return JobSpec.model_validate(canonical(dict(fields)))
+        values = canonical(dict(fields))
+        job = {name: value for name, value in values.items() if name in JobSpec.model_fields}
+        spec = JobSpec.model_validate(job)
     except ValidationError as error:
         raise InvalidSubmissionError([_problem(details, None) for details in error.errors()]) from None
-    except ValueError as error:
-        raise InvalidSubmissionError([Problem("size", str(error))]) from None
+    except CombinationError as error:
+        raise InvalidSubmissionError([Problem(error.field, str(error))]) from None
+    given, problems = {}, []
+    for name, value in values.items():
+        if name in INPUT_FIELDS:
+            given[name] = value
+        elif name not in JobSpec.model_fields:
+            try:
+                given[name] = _FIELDS[name].dump_python(_FIELDS[name].validate_python(value), mode="json")
+            except ValidationError as error:
+                problems += [_problem(details, None, name) for details in error.errors()]
+    if problems:
+        raise InvalidSubmissionError(problems)
+    return spec, given
 
 
-def _image_defaults(spec: JobSpec, pipeline: Pipeline) -> dict[str, Any]:
-    """What a row that sets nothing but its prompt gets."""
-    defaults: dict[str, Any] = {"pipeline": pipeline.name, "negative_prompt": spec.negative_prompt, "seed": 0}
-    for name in _DEFAULTED:
-        given = getattr(spec, name)
-        explicit_null = name == "refiner_split" and name in spec.model_fields_set
-        defaults[name] = given if given is not None or explicit_null else getattr(pipeline.defaults, name)
-    if pipeline.refiner is None and "refiner_split" not in spec.model_fields_set:
-        defaults["refiner_split"] = None
-    return defaults
+def _pipeline_defaults(pipeline: Pipeline) -> dict[str, Any]:
+    """What an image gets where the submission is silent."""
+    defaults = pipeline.defaults.model_dump(exclude_none=True)
+    if pipeline.refiner is None:
+        defaults.pop("refiner_split", None)
+    return {"pipeline": pipeline.name, **defaults}
 
 
-def _images_of(row: Row, defaults: dict[str, Any], images_per_prompt: int, next_seed: int) -> Iterator[ImageParameters]:
-    """The row's images; their seeds count on from the row's own, or from the job's."""
-    first = ImageParameters.model_validate({**defaults, "seed": next_seed, **row.values})
+def _overlay(lower: dict[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of ``lower`` as ``upper`` changes them."""
+    merged = dict(lower)
+    for names in _ALTERNATIVES:
+        if any(name in upper for name in names):
+            for name in names:
+                merged.pop(name, None)
+    merged.update(upper)
+    if merged.get("scheduler_options") is None:
+        merged.pop("scheduler_options", None)
+    return merged
+
+
+def _size_of_input(values: Mapping[str, Any], sizes: Mapping[str, InputSize]) -> dict[str, int]:
+    """Without a size of its own, an image has the size of the picture it starts from, rounded down to 8 pixels."""
+    size = sizes.get(values.get("image") or "")
+    return {} if size is None else {"width": size.width // 8 * 8, "height": size.height // 8 * 8}
+
+
+def _images_of(values: dict[str, Any], images_per_prompt: int) -> Iterator[ImageParameters]:
+    """A row's images; their seeds count on from the first."""
+    first = ImageParameters.model_validate(values)
     yield first
     for offset in range(1, images_per_prompt):
         # Only the seed differs, and that it stays in range was checked: no need to validate again.
         yield first.model_copy(update={"seed": first.seed + offset})
 
 
-def _problems_of(values: dict[str, Any], pipeline: Pipeline, line: int | None) -> list[Problem]:
+def _said_once_problems(defaults: dict[str, Any], catalog: Catalog, pipeline: Pipeline) -> list[Problem]:
+    """What is wrong with what all rows have in common, refused once and not for every row."""
     try:
-        return _limits(ImageParameters.model_validate(values), pipeline, line)
+        image = ImageParameters.model_validate({**defaults, "prompt": "any", "seed": 0})
     except ValidationError as error:
-        return [_problem(details, line) for details in error.errors()]
+        return [_problem(details, None) for details in error.errors()]
+    return _limits(image, catalog, pipeline, None)
 
 
-def _limits(image: ImageParameters, pipeline: Pipeline, line: int | None) -> list[Problem]:
-    """What the parameters allow but this pipeline does not."""
+class _Inputs:
+    """Pictures that go in: names to what they stand for."""
+
+    def __init__(self, uploaded: Mapping[str, str]) -> None:
+        self._uploaded = uploaded
+        self.named: set[str] = set()
+
+    def resolved(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values with content in place of names. Raises CombinationError for a name that stands for nothing."""
+        result = dict(values)
+        for field in INPUT_FIELDS:
+            value = values.get(field)
+            if value is None:
+                continue
+            names = listed(value) if field == "control_image" else [value]
+            refs = [self._resolve(field, name) for name in names]
+            result[field] = refs if field == "control_image" else refs[0]
+        return result
+
+    def _resolve(self, field: str, name: object) -> str:
+        ref = self._uploaded.get(name, name) if isinstance(name, str) else None
+        if not isinstance(ref, str) or not INPUT_REF.fullmatch(ref):
+            raise CombinationError(
+                field, f"{str(name)[:80]!r} was not uploaded; upload it, and name it under inputs or by its sha256"
+            )
+        self.named.add(ref)
+        return ref
+
+    def missing(self, values: Mapping[str, Any], sizes: Mapping[str, InputSize]) -> tuple[str, str] | None:
+        """The first field that names a picture which is not in the store."""
+        for field in INPUT_FIELDS:
+            value = values.get(field)
+            for ref in () if value is None else value if isinstance(value, list) else [value]:
+                if ref not in sizes:
+                    return field, f"{ref} is not in the store; upload it first"
+        return None
+
+
+def _limits(image: ImageParameters, catalog: Catalog, pipeline: Pipeline, line: int | None) -> list[Problem]:
+    """What the parameters allow but this farm or this pipeline does not."""
     problems = []
     if image.width > pipeline.max_width:
         problems.append(Problem("width", f"{image.width} exceeds the {pipeline.max_width} of {pipeline.name}", line))
     if image.height > pipeline.max_height:
         problems.append(Problem("height", f"{image.height} exceeds the {pipeline.max_height} of {pipeline.name}", line))
-    if image.refiner_split is not None and pipeline.refiner is None:
-        problems.append(Problem("refiner_split", f"{pipeline.name} has no refiner; leave the split out", line))
+    if image.refined and pipeline.refiner is None:
+        field = "refiner_split" if image.refiner_split is not None else "refiner_strength"
+        problems.append(Problem(field, f"{pipeline.name} has no refiner; leave it out", line))
     return problems
 
 
-def _problem(details: ErrorDetails, line: int | None) -> Problem:
-    """A validation error in words for the person who reads it."""
+def _problem(details: ErrorDetails, line: int | None, name: str | None = None) -> Problem:
+    """A validation error, of the field ``name`` or of the whole, in words for the person who reads it."""
     given, kind, context = details["input"], details["type"], details.get("ctx", {})
-    # The only checks across fields concern how the steps are shared out.
-    name = str(details["loc"][0]) if details["loc"] else "refiner_split"
+    error = context.get("error")
+    if name is None:
+        name = error.field if isinstance(error, CombinationError) else str(details["loc"][0])
     if kind == "value_error":
-        message = str(context["error"])
+        message = str(error)
+    elif kind == "extra_forbidden":
+        message = f"has no {details['loc'][-1]!r}"
     elif kind == "string_too_long":
         message = f"has {len(given):,} characters; at most {context['max_length']:,} are taken"
     elif isinstance(given, BaseModel | dict | list):
-        message = details["msg"]
+        message = f"{details['msg'][0].lower()}{details['msg'][1:]}"
     else:
         shown = repr(given) if len(repr(given)) <= 40 else f"{repr(given)[:40]}..."
         message = f"{shown} is not possible: {details['msg'][0].lower()}{details['msg'][1:]}"

@@ -16,10 +16,18 @@ from pathlib import PurePath
 from typing import Any
 
 from farm.errors import InvalidSubmissionError, Problem
-from farm.spec import ROW_FIELDS
+from farm.spec import ROW_FIELDS, CombinationError, ImageParameters
 
 FORMATS = ("txt", "csv", "tsv", "jsonl")
-ALIASES = {"steps": "num_inference_steps", "cfg_scale": "guidance_scale"}
+ALIASES = {
+    "steps": "num_inference_steps",
+    "cfg_scale": "guidance_scale",
+    "denoising_end": "refiner_split",
+    "denoising_start": "refiner_split",
+}
+#: Parameters for which null says something: a default of the pipeline that is not wanted.
+_NULLABLE = tuple(name for name, field in ImageParameters.model_fields.items() if field.default is None)
+_TEXTS = ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2")
 _KNOWN = (*ROW_FIELDS, *ALIASES, "size")
 _SIZE = re.compile(r"\s*(\d+)\s*[xX]\s*(\d+)\s*")
 
@@ -70,16 +78,25 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def canonical(values: dict[str, Any]) -> dict[str, Any]:
-    """The values under the names of the spec: aliases resolved, ``size`` taken apart. Raises ValueError.
+    """The values under the names of the spec: aliases resolved, ``size`` taken apart. Raises CombinationError.
 
     Text cannot say null, so ``none`` stands for it where null has a meaning: a split that is none.
     """
-    result = {ALIASES.get(name, name): value for name, value in values.items() if name != "size"}
-    split = result.get("refiner_split")
-    if isinstance(split, str) and split.strip().lower() == "none":
-        result["refiner_split"] = None
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        if name == "size":
+            continue
+        canonical_name = ALIASES.get(name, name)
+        if canonical_name in result and result[canonical_name] != value:
+            raise CombinationError(name, f"and {canonical_name} say the same thing differently; leave one out")
+        is_none = isinstance(value, str) and value.strip().lower() == "none"
+        none = is_none and canonical_name in _NULLABLE and canonical_name not in _TEXTS
+        result[canonical_name] = None if none else value
     if "size" in values:
-        result["width"], result["height"] = parse_size(str(values["size"]))
+        try:
+            result["width"], result["height"] = parse_size(str(values["size"]))
+        except ValueError as error:
+            raise CombinationError("size", str(error)) from None
     return result
 
 
@@ -195,8 +212,8 @@ def object_row(values: dict[str, Any], line: int | None) -> Row:
 def _row(values: dict[str, Any], line: int | None) -> Row:
     try:
         return Row(canonical(values), line)
-    except ValueError as error:
-        raise _refusal("size", str(error), line) from None
+    except CombinationError as error:
+        raise _refusal(error.field, str(error), line) from None
 
 
 def _refusal(name: str, message: str, line: int | None = None) -> InvalidSubmissionError:

@@ -1,5 +1,6 @@
 """Accepts a job: checked, expanded and written in one transaction. Once it commits, the job cannot be lost."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -11,6 +12,7 @@ from farm.catalog import Catalog
 from farm.models import Job
 from producer.batching import group_to_batches
 from producer.expand import plan_job
+from producer.inputs import find_inputs
 from producer.intake import Intake
 
 #: Channel on which the producer service hears of new jobs.
@@ -36,13 +38,13 @@ def submit_job(
 
     ``fields`` are those of ``farm.spec.JobSpec`` (strings as a form sends them will do), ``intake`` holds the rows.
     """
-    plan = plan_job(catalog, default_pipeline, fields, intake)
+    plan = plan_job(catalog, default_pipeline, fields, intake, lambda refs: find_inputs(engine, refs))
     batches = group_to_batches(plan.images, plan.spec.batch_size or plan.pipeline.batch_size)
     row = {
         "name": plan.spec.name or plan.images[0].prompt[:_NAME_LENGTH],
         "pipeline": plan.pipeline.name,
         "priority": plan.spec.priority,
-        "spec": plan.spec.model_dump(mode="json", exclude_unset=True) | {"seed": plan.seed},
+        "spec": {**plan.given, **plan.spec.model_dump(mode="json", exclude_unset=True), "seed": plan.seed},
         "image_count": len(plan.images),
     }
     with engine.begin() as connection:
@@ -57,13 +59,14 @@ def submit_job(
         with raw.cursor() as cursor:
             with cursor.copy("COPY batches (id, job_id, parameters) FROM STDIN") as copy:
                 for batch_id, batch in zip(batch_ids, batches, strict=True):
-                    copy.write_row((batch_id, job_id, batch.parameters.model_dump_json()))
+                    copy.write_row((batch_id, job_id, batch.parameters.model_dump_json(exclude_none=True)))
             with cursor.copy(
-                'COPY images (job_id, "index", batch_id, prompt, negative_prompt, seed) FROM STDIN'
+                'COPY images (job_id, "index", batch_id, prompt, negative_prompt, seed, parameters) FROM STDIN'
             ) as copy:
                 for batch_id, batch in zip(batch_ids, batches, strict=True):
                     for index in batch.indices:
                         image = plan.images[index]
-                        copy.write_row((job_id, index, batch_id, image.prompt, image.negative_prompt, image.seed))
+                        own = json.dumps(own) if (own := image.own()) else None
+                        copy.write_row((job_id, index, batch_id, image.prompt, image.negative_prompt, image.seed, own))
         connection.execute(text(f"NOTIFY {NOTIFY_CHANNEL}"))
     return Receipt(job_id, len(plan.images), len(batches), plan.seed, tuple(intake.ignored_columns))

@@ -9,12 +9,16 @@ from safetensors.torch import load, save
 
 from farm.errors import ObjectCorruptError
 
-FORMAT = "sdxl-farm latents 1"
+FORMAT = "sdxl-farm latents 2"
+CONTIGUOUS = "contiguous"
+#: How latents lie in memory decides which kernel convolves them, and so the last bits of the picture: they arrive as
+#: they left. Latents that began as a picture come with their channels last.
+MEMORY_FORMATS = {CONTIGUOUS: torch.contiguous_format, "channels last": torch.channels_last}
 
 
 def pack(latents: torch.Tensor, indices: Sequence[int]) -> bytes:
     """Latents (n, 4, h, w) of the images with these indices, as the bytes of a safetensors file."""
-    metadata = {"format": FORMAT, "indices": ",".join(map(str, indices))}
+    metadata = {"format": FORMAT, "indices": ",".join(map(str, indices)), "memory": _memory_format(latents)}
     return save({"latents": latents.contiguous()}, metadata)
 
 
@@ -27,6 +31,7 @@ def unpack(data: bytes) -> torch.Tensor:
         latents = load(data)["latents"]
         metadata = _metadata(data)
         written_as, count = metadata["format"], len(metadata["indices"].split(","))
+        memory_format = MEMORY_FORMATS[metadata["memory"]]
     except (SafetensorError, KeyError, ValueError) as error:
         raise ObjectCorruptError(f"{len(data)} bytes are no latents: {error}") from error
     if written_as != FORMAT:
@@ -35,7 +40,14 @@ def unpack(data: bytes) -> torch.Tensor:
         raise ObjectCorruptError(
             f"latents of shape {tuple(latents.shape)} and {latents.dtype}, expected ({count}, 4, h, w) of floats"
         )
-    return latents
+    return latents.contiguous(memory_format=memory_format)
+
+
+def _memory_format(latents: torch.Tensor) -> str:
+    for name, memory_format in MEMORY_FORMATS.items():
+        if latents.is_contiguous(memory_format=memory_format):
+            return name
+    return CONTIGUOUS
 
 
 def _metadata(data: bytes) -> dict[str, str]:

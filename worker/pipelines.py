@@ -7,16 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLInpaintPipeline, StableDiffusionXLPipeline
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from farm import __version__
 from farm.catalog import Pipeline
 from farm.errors import ConfigurationError
+from farm.spec import Mode
 from farm.states import Stage
 from worker.tiny import write_tiny_checkpoint
 
+_MODES: dict[Mode, Any] = {
+    "text": StableDiffusionXLPipeline,
+    "image": StableDiffusionXLImg2ImgPipeline,
+    "inpaint": StableDiffusionXLInpaintPipeline,
+}
 #: The checkpoint that the farm makes itself, in the models directory.
 TINY = "tiny"
 #: Symbols of the smallest byte-level vocabulary: CLIP's tokenizers know at least every byte.
@@ -33,6 +39,23 @@ class LoadedPipeline:
     refiner: StableDiffusionXLImg2ImgPipeline | None
     fingerprint: dict[str, str] = field(default_factory=dict)
     """What pictures depend on beside their parameters: equal fingerprints promise equal pictures."""
+    _modes: dict[tuple[Stage, Mode], Any] = field(default_factory=dict)
+
+    def mode(self, stage: Stage, mode: Mode) -> Any:
+        """The diffusers pipeline for a mode of a stage, made on first use over the same modules: no weight is doubled.
+
+        Raises ValueError when the stage was not loaded.
+        """
+        own = self.base if stage is Stage.BASE else self.refiner
+        if own is None:
+            raise ValueError(f"pipeline {self.entry.name} was loaded without its {stage.value}")
+        if (stage, mode) not in self._modes:
+            kind = _MODES[mode]
+            # Without a dtype from_pipe would cast the shared modules to float32.
+            pipe = own if isinstance(own, kind) else kind.from_pipe(own, dtype=getattr(torch, self.entry.dtype))
+            pipe.set_progress_bar_config(disable=True)
+            self._modes[stage, mode] = pipe
+        return self._modes[stage, mode]
 
 
 def load(entry: Pipeline, models_directory: Path, device: str, stages: Collection[Stage]) -> LoadedPipeline:
@@ -45,6 +68,8 @@ def load(entry: Pipeline, models_directory: Path, device: str, stages: Collectio
     # Progress bars of the libraries would fill the log.
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
+    # diffusers warns at each call of what it does itself: that the VAE goes to float32 and back.
+    diffusers_logging.set_verbosity_error()
     if entry.base == f"./{TINY}/base":
         try:
             write_tiny_checkpoint(models_directory / TINY)

@@ -26,6 +26,7 @@ from farm.states import Stage
 from farm.storage import open_store
 from farm.transitions import dismiss_worker, register_worker
 from worker.devices import Device, hostname
+from worker.inputs import InputCache
 from worker.lease import LeaseKeeper
 
 logger = logging.getLogger(__name__)
@@ -60,18 +61,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     worker_id = f"{hostname()}/{options.device.name}/{secrets.token_hex(4)}"
     engine = open_database(settings)
     app = make_celery(settings)
+    store = open_store(settings)
     keeper = LeaseKeeper(engine, settings, worker_id)
     register_tasks(
         app,
         Station(
             settings=settings,
             engine=engine,
-            store=open_store(settings),
+            store=store,
             board=ProgressBoard(settings),
             worker_id=worker_id,
             pipeline=pipeline,
             keeper=keeper,
             device=device,
+            inputs=InputCache(store),
         ),
     )
     register_worker(

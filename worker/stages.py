@@ -1,7 +1,9 @@
 """The heart: pictures from parameters, as pure functions over a loaded pipeline.
 
 Nothing here knows a queue or a database. The calls are those of diffusers' SDXL documentation, so a batch of one
-gives its pictures bit for bit (https://huggingface.co/docs/diffusers/using-diffusers/sdxl, "Base to refiner model").
+gives its pictures bit for bit (https://huggingface.co/docs/diffusers/using-diffusers/sdxl): text to image, image to
+image, inpainting; the refiner after it as an ensemble of expert denoisers, or as image to image over the base's
+finished latents.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,60 +14,180 @@ from PIL import Image
 
 from farm.errors import FarmError
 from farm.spec import ImageParameters
+from farm.states import Stage
+from worker.inputs import Inputs
 from worker.pipelines import LoadedPipeline
+from worker.scheduling import scheduled
 
 OnStep = Callable[[int, int], None]
 """Called after each denoising step with the steps done and all steps of the stage; may raise to stop."""
+
+#: Parameters that both stages hand to diffusers under their own names, as they are.
+_CONDITIONS = (
+    "guidance_scale",
+    "guidance_rescale",
+    "clip_skip",
+    "eta",
+    "original_size",
+    "target_size",
+    "crops_coords_top_left",
+    "negative_original_size",
+    "negative_target_size",
+    "negative_crops_coords_top_left",
+)
 
 
 class BrokenPictureError(FarmError):
     """The model gave NaN or infinity where a picture should be."""
 
 
-def render_base(pipeline: LoadedPipeline, images: Sequence[ImageParameters], on_step: OnStep) -> torch.Tensor:
-    """The base's share of the schedule: latents (n, 4, height / 8, width / 8), in the pipeline's dtype, on the CPU."""
-    latents = _base(pipeline)(
-        **_arguments(images, refined=True),
-        **_size(images),
-        denoising_end=images[0].refiner_split,
-        output_type="latent",
-        **_steps(on_step),
-    ).images
+def render_base(
+    pipeline: LoadedPipeline, images: Sequence[ImageParameters], inputs: Inputs, on_step: OnStep
+) -> torch.Tensor:
+    """The base's share of the work: latents (n, 4, height / 8, width / 8), in the pipeline's dtype, on the CPU.
+
+    With a ``refiner_split`` they are still noisy, with a ``refiner_strength`` they are finished.
+    """
+    _check(images, refined=True)
+    latents = _render_base(
+        pipeline, images, inputs, on_step, denoising_end=images[0].refiner_split, output_type="latent"
+    )
     return _finite(latents).cpu()
 
 
-def render_refiner(
-    pipeline: LoadedPipeline, images: Sequence[ImageParameters], latents: torch.Tensor, on_step: OnStep
+def render_base_only(
+    pipeline: LoadedPipeline, images: Sequence[ImageParameters], inputs: Inputs, on_step: OnStep
 ) -> list[Image.Image]:
-    """The refiner's share of the schedule, from the base's latents (n, 4, height / 8, width / 8) to pictures."""
-    if pipeline.refiner is None:
-        raise ValueError(f"pipeline {pipeline.entry.name} was loaded without its refiner")
-    refiner = _mended(pipeline.refiner)
-    arguments = _arguments(images, refined=True)
-    expected = (len(images), 4, images[0].height // 8, images[0].width // 8)
+    """The whole schedule by the base, to pictures."""
+    _check(images, refined=False)
+    if images[0].padding_mask_crop is not None:
+        # diffusers pastes the crop back into the picture, which only its PIL output does.
+        pasted: list[Image.Image] = _render_base(pipeline, images, inputs, on_step, output_type="pil")
+        return pasted
+    decoded = _render_base(pipeline, images, inputs, on_step, output_type="pt")
+    return _pictures(pipeline.mode(Stage.BASE, images[0].mode), decoded)
+
+
+def render_refiner(
+    pipeline: LoadedPipeline,
+    images: Sequence[ImageParameters],
+    inputs: Inputs,
+    latents: torch.Tensor,
+    on_step: OnStep,
+) -> list[Image.Image]:
+    """The refiner's share of the work, from the base's latents (n, 4, height / 8, width / 8) to pictures."""
+    shared = _check(images, refined=True)
+    expected = (len(images), 4, shared.height // 8, shared.width // 8)
     if tuple(latents.shape) != expected:
         raise ValueError(f"latents of shape {tuple(latents.shape)} for images that need {expected}")
-    decoded = refiner(
-        **arguments,
-        denoising_start=images[0].refiner_split,
-        image=_finite(latents).to(pipeline.device),
-        output_type="pt",
-        **_steps(on_step),
-    ).images
-    return _pictures(refiner, decoded)
+    inpaint = shared.mode == "inpaint"
+    pipe = _mended(pipeline.mode(Stage.REFINER, "inpaint" if inpaint else "image"))
+    arguments = _common(images, on_step) | _aesthetics(shared)
+    if shared.refiner_split is not None:
+        arguments |= _steps(shared) | {"denoising_start": shared.refiner_split}
+    else:
+        arguments |= {"num_inference_steps": shared.refiner_steps, "strength": shared.refiner_strength}
+    if inpaint:
+        arguments |= _masks(images, inputs) | _size(shared)
+    with scheduled(pipe, shared):
+        decoded = pipe(**arguments, image=_finite(latents).to(pipeline.device), output_type="pt").images
+    return _pictures(pipe, decoded)
 
 
-def render_base_only(pipeline: LoadedPipeline, images: Sequence[ImageParameters], on_step: OnStep) -> list[Image.Image]:
-    """The whole schedule by the base, to pictures."""
-    base = _base(pipeline)
-    decoded = base(**_arguments(images, refined=False), **_size(images), output_type="pt", **_steps(on_step)).images
-    return _pictures(base, decoded)
+def _render_base(
+    pipeline: LoadedPipeline, images: Sequence[ImageParameters], inputs: Inputs, on_step: OnStep, **more: Any
+) -> Any:
+    """The base's call, in its mode."""
+    shared = images[0]
+    pipe = _mended(pipeline.mode(Stage.BASE, shared.mode))
+    arguments = _common(images, on_step) | _steps(shared) | more
+    if shared.mode != "text":
+        arguments |= _aesthetics(shared) | {"strength": shared.strength}
+    if shared.mode == "image":
+        # This pipeline takes its size from the pictures.
+        arguments["image"] = [
+            pipe.image_processor.resize(inputs[image.image or ""], shared.height, shared.width) for image in images
+        ]
+    else:
+        arguments |= _size(shared)
+    if shared.mode == "inpaint":
+        arguments |= _masks(images, inputs) | {"image": [inputs[image.image or ""] for image in images]}
+        if shared.padding_mask_crop is not None:
+            # Single pictures, not lists: diffusers crops around the mask of one.
+            (arguments["image"],), (arguments["mask_image"],) = arguments["image"], arguments["mask_image"]
+            arguments["padding_mask_crop"] = shared.padding_mask_crop
+    with scheduled(pipe, shared):
+        return pipe(**arguments).images
 
 
-def _base(pipeline: LoadedPipeline) -> Any:
-    if pipeline.base is None:
-        raise ValueError(f"pipeline {pipeline.entry.name} was loaded without its base")
-    return _mended(pipeline.base)
+def _check(images: Sequence[ImageParameters], *, refined: bool) -> ImageParameters:
+    """The first of images that share a batch.
+
+    Raises ValueError for images that do not, and for a stage that does not fit: without a split diffusers would
+    quietly run another schedule.
+    """
+    if not images:
+        raise ValueError("no images to render")
+    if images[0].refined != refined:
+        raise ValueError(f"images that are {'not ' * refined}for the refiner do not fit this stage")
+    key = images[0].sharing_key()
+    if any(image.sharing_key() != key for image in images) or (images[0].alone and len(images) > 1):
+        raise ValueError("these images cannot share a batch: their parameters differ")
+    return images[0]
+
+
+def _common(images: Sequence[ImageParameters], on_step: OnStep) -> dict[str, Any]:
+    """What every pipeline's call is given."""
+    shared = images[0]
+
+    def callback(pipe: Any, step: int, _timestep: object, tensors: dict[str, Any]) -> dict[str, Any]:
+        on_step(step + 1, pipe.num_timesteps)
+        return tensors
+
+    return {
+        **_prompts(images),
+        **{name: getattr(shared, name) for name in _CONDITIONS},
+        # One generator per image, on the CPU, seeded anew in each stage: a picture depends neither on the device's
+        # generator nor on its neighbours in the batch.
+        "generator": [torch.Generator("cpu").manual_seed(image.seed) for image in images],
+        "callback_on_step_end": callback,
+    }
+
+
+def _prompts(images: Sequence[ImageParameters]) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"prompt": [image.prompt for image in images]}
+    # Without a second prompt diffusers gives the first one to both encoders; in a batch the others may have one.
+    arguments["prompt_2"] = [image.prompt_2 or image.prompt for image in images]
+    if images[0].negative_prompt is not None:
+        # None is not "": diffusers gives it an unconditional embedding of zeros.
+        arguments["negative_prompt"] = [image.negative_prompt for image in images]
+        arguments["negative_prompt_2"] = [image.negative_prompt_2 or image.negative_prompt for image in images]
+    return arguments
+
+
+def _steps(shared: ImageParameters) -> dict[str, Any]:
+    """The schedule that base and refiner share."""
+    if shared.timesteps is not None:
+        return {"timesteps": list(shared.timesteps)}
+    if shared.sigmas is not None:
+        return {"sigmas": list(shared.sigmas)}
+    return {"num_inference_steps": shared.num_inference_steps}
+
+
+def _size(shared: ImageParameters) -> dict[str, int]:
+    return {"width": shared.width, "height": shared.height}
+
+
+def _masks(images: Sequence[ImageParameters], inputs: Inputs) -> dict[str, Any]:
+    return {"mask_image": [inputs[image.mask_image or ""] for image in images]}
+
+
+def _aesthetics(shared: ImageParameters) -> dict[str, float]:
+    """What all pipelines but text to image take; only a UNet that was trained with scores, the refiner's, heeds it."""
+    return {
+        "aesthetic_score": shared.aesthetic_score,
+        "negative_aesthetic_score": shared.negative_aesthetic_score,
+    }
 
 
 def _mended(pipe: Any) -> Any:
@@ -74,49 +196,10 @@ def _mended(pipe: Any) -> Any:
     diffusers casts a float16 VAE to float32 for each decoding. When that decoding fails (out of memory) the VAE
     stays in float32, and every later call would fail over the mixture.
     """
+    pipe.watermark = None
     if pipe.vae.dtype != pipe.unet.dtype:
         pipe.vae.to(pipe.unet.dtype)
     return pipe
-
-
-def _arguments(images: Sequence[ImageParameters], *, refined: bool) -> dict[str, Any]:
-    """What both pipelines' calls are given, for images that share their batch's parameters.
-
-    Raises ValueError for images that do not, and for a split that does not fit the stage: without one diffusers
-    would quietly run another schedule.
-    """
-    if not images:
-        raise ValueError("no images to render")
-    shared = images[0].shared()
-    if (shared.refiner_split is not None) != refined:
-        raise ValueError(f"refiner_split {shared.refiner_split} does not fit this stage")
-    without_negative = images[0].negative_prompt is None
-    for image in images:
-        if image.shared() != shared or (image.negative_prompt is None) != without_negative:
-            raise ValueError("these images cannot share a batch: their parameters differ")
-    return {
-        "prompt": [image.prompt for image in images],
-        # None is not "": diffusers gives it an unconditional embedding of zeros.
-        "negative_prompt": None if without_negative else [image.negative_prompt for image in images],
-        "num_inference_steps": shared.num_inference_steps,
-        "guidance_scale": shared.guidance_scale,
-        # One generator per image, on the CPU, seeded anew in each stage: a picture depends neither on the device's
-        # generator nor on its neighbours in the batch.
-        "generator": [torch.Generator("cpu").manual_seed(image.seed) for image in images],
-    }
-
-
-def _size(images: Sequence[ImageParameters]) -> dict[str, int]:
-    """What the base alone is told; the refiner's size is that of its latents."""
-    return {"width": images[0].width, "height": images[0].height}
-
-
-def _steps(on_step: OnStep) -> dict[str, Any]:
-    def callback(pipe: Any, step: int, _timestep: object, tensors: dict[str, Any]) -> dict[str, Any]:
-        on_step(step + 1, pipe.num_timesteps)
-        return tensors
-
-    return {"callback_on_step_end": callback}
 
 
 def _finite(tensor: torch.Tensor) -> torch.Tensor:

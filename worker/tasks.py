@@ -33,6 +33,7 @@ from farm.transitions import (
     hand_back,
 )
 from worker import encode, latents, stages
+from worker.inputs import InputCache
 from worker.lease import Lease, LeaseKeeper
 from worker.pipelines import LoadedPipeline
 
@@ -57,6 +58,7 @@ class Station:
     worker_id: str
     pipeline: LoadedPipeline
     keeper: LeaseKeeper
+    inputs: InputCache
     device: ThreadPoolExecutor
     """The one thread on which torch loads and computes; fetching, encoding and storing run beside it."""
 
@@ -70,12 +72,15 @@ def render_base(station: Station, batch_id: int, attempt: int) -> bool:
         if lease is None:
             return False
         images = _parameters(lease.claim)
+        inputs = station.inputs.fetch(images)
         on_step = _step_reporter(station, lease)
-        if images[0].refiner_split is None:
-            pictures, seconds = _on_device(station, lambda: stages.render_base_only(station.pipeline, images, on_step))
+        if not images[0].refined:
+            pictures, seconds = _on_device(
+                station, lambda: stages.render_base_only(station.pipeline, images, inputs, on_step)
+            )
             _deliver(station, lease.claim, images, pictures, seconds)
             return False
-        rendered, seconds = _on_device(station, lambda: stages.render_base(station.pipeline, images, on_step))
+        rendered, seconds = _on_device(station, lambda: stages.render_base(station.pipeline, images, inputs, on_step))
         data = latents.pack(rendered, [image.index for image in lease.claim.images])
         key = keys.latents_key(lease.claim.job_id, batch_id, attempt)
         station.store.put(key, data, "application/octet-stream")
@@ -93,9 +98,10 @@ def render_refiner(station: Station, batch_id: int, attempt: int) -> None:
         assert held.latents_key is not None  # noqa: S101 - a CHECK constraint says so
         assert held.latents_sha256 is not None  # noqa: S101
         received = latents.unpack(get_verified(station.store, held.latents_key, held.latents_sha256))
+        inputs = station.inputs.fetch(images)
         on_step = _step_reporter(station, lease)
         pictures, seconds = _on_device(
-            station, lambda: stages.render_refiner(station.pipeline, images, received, on_step)
+            station, lambda: stages.render_refiner(station.pipeline, images, inputs, received, on_step)
         )
         if _deliver(station, held, images, pictures, seconds):
             station.store.delete(held.latents_key)
@@ -161,6 +167,7 @@ def _parameters(held: Claim) -> list[ImageParameters]:
         ImageParameters.model_validate(
             {
                 **held.parameters,
+                **(image.parameters or {}),
                 "prompt": image.prompt,
                 "negative_prompt": image.negative_prompt,
                 "seed": image.seed,

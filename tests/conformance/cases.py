@@ -1,8 +1,12 @@
-"""Parameters of pictures for tests that render on the tiny pipeline."""
+"""Parameters of pictures for tests that render on the tiny pipeline, and the pictures that go in."""
 
+import io
 from typing import Any
 
+from PIL import Image, ImageDraw
+
 from farm.spec import ImageParameters
+from farm.storage import sha256
 
 
 def parameters(prompt: str, seed: int, **changes: Any) -> ImageParameters:
@@ -19,3 +23,42 @@ def parameters(prompt: str, seed: int, **changes: Any) -> ImageParameters:
 
 def quiet(_step: int, _steps: int) -> None:
     """Nobody watches."""
+
+
+def landscape(width: int = 192, height: int = 128) -> Image.Image:
+    """A sky, a meadow, a sun and a house."""
+    picture = Image.new("RGB", (width, height), "skyblue")
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((0, height * 0.6, width, height), "seagreen")
+    draw.ellipse((width * 0.1, height * 0.1, width * 0.25, height * 0.3), "gold")
+    draw.rectangle((width * 0.5, height * 0.4, width * 0.7, height * 0.7), "firebrick")
+    return picture
+
+
+def mask(width: int = 192, height: int = 128) -> Image.Image:
+    """White where the house is."""
+    picture = Image.new("RGB", (width, height), "black")
+    ImageDraw.Draw(picture).rectangle((width * 0.45, height * 0.35, width * 0.75, height * 0.75), "white")
+    return picture
+
+
+def ring(width: int = 100, height: int = 140) -> Image.Image:
+    picture = Image.new("RGB", (width, height), "black")
+    ImageDraw.Draw(picture).ellipse((10, 10, width - 10, height - 10), outline="white", width=20)
+    return picture
+
+
+def png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def ref(picture: Image.Image) -> str:
+    """The name under which parameters speak of it."""
+    return f"sha256:{sha256(png(picture))}"
+
+
+LANDSCAPE, PORTRAIT = ref(landscape()), ref(landscape(100, 140))
+MASK, RING = ref(mask()), ref(ring())
+INPUTS = {ref(picture): picture for picture in (landscape(), landscape(100, 140), mask(), ring())}

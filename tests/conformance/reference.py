@@ -1,72 +1,98 @@
-"""What the documentation of SDXL in diffusers shows, in one process. Imports nothing of ours.
+"""SDXL by plain diffusers, in one process, as its documentation shows it. Imports nothing of the farm.
 
-https://huggingface.co/docs/diffusers/using-diffusers/sdxl: "Base to refiner model" as an ensemble of expert denoisers.
+https://huggingface.co/docs/diffusers/using-diffusers/sdxl: text to image, image to image, inpainting, "Base to refiner
+model" (ensemble of expert denoisers, and image to image over finished latents).
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+from diffusers import (
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLPipeline,
+)
 from PIL import Image
+
+MakeScheduler = Callable[[Any], Any]
+"""A scheduler from the checkpoint's scheduler's config."""
 
 
 @cache
-def pipelines(checkpoint: Path) -> tuple[StableDiffusionXLPipeline, StableDiffusionXLImg2ImgPipeline]:
-    base = StableDiffusionXLPipeline.from_pretrained(checkpoint / "base", dtype=torch.float32, use_safetensors=True)
-    refiner = StableDiffusionXLImg2ImgPipeline.from_pretrained(
-        checkpoint / "refiner",
-        text_encoder_2=base.text_encoder_2,
-        vae=base.vae,
-        dtype=torch.float32,
-        use_safetensors=True,
-    )
-    base.set_progress_bar_config(disable=True)
-    refiner.set_progress_bar_config(disable=True)
-    return base, refiner
+def load(kind: type, path: Path) -> Any:
+    pipe = kind.from_pretrained(path, dtype=torch.float32, use_safetensors=True, add_watermarker=False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@contextmanager
+def scheduled(pipe: Any, make_scheduler: MakeScheduler | None) -> Iterator[Any]:
+    """``pipe.scheduler = Class.from_config(pipe.scheduler.config)``, and back again."""
+    own = pipe.scheduler
+    if make_scheduler is not None:
+        pipe.scheduler = make_scheduler(own.config)
+    yield pipe
+    pipe.scheduler = own
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator("cpu").manual_seed(seed)
 
 
 def render(
     checkpoint: Path,
-    prompt: str,
     *,
     seed: int,
-    steps: int,
-    split: float | None,
     width: int = 256,
     height: int = 256,
-    guidance_scale: float = 5.0,
-    negative_prompt: str | None = None,
+    image: Image.Image | None = None,
+    mask_image: Image.Image | None = None,
+    strength: float | None = None,
+    padding_mask_crop: int | None = None,
+    split: float | None = None,
+    refiner_strength: float | None = None,
+    refiner_steps: int | None = None,
+    schedule: dict[str, Any],
+    scores: dict[str, float] | None = None,
+    scheduler: MakeScheduler | None = None,
+    **arguments: Any,
 ) -> Image.Image:
-    """One picture by plain diffusers."""
-    base, refiner = pipelines(checkpoint)
-    if split is None:
-        return base(
-            prompt=prompt,
-            negative_prompt=negative_prompt,
-            width=width,
-            height=height,
-            num_inference_steps=steps,
-            guidance_scale=guidance_scale,
-            generator=torch.Generator("cpu").manual_seed(seed),
-        ).images[0]
-    image = base(
-        prompt=prompt,
-        negative_prompt=negative_prompt,
-        width=width,
-        height=height,
-        num_inference_steps=steps,
-        guidance_scale=guidance_scale,
-        denoising_end=split,
-        output_type="latent",
-        generator=torch.Generator("cpu").manual_seed(seed),
-    ).images
-    return refiner(
-        prompt=prompt,
-        negative_prompt=negative_prompt,
-        num_inference_steps=steps,
-        guidance_scale=guidance_scale,
-        denoising_start=split,
-        image=image,
-        generator=torch.Generator("cpu").manual_seed(seed),
-    ).images[0]
+    """One picture. ``schedule`` is num_inference_steps, timesteps or sigmas; ``arguments`` go to both pipelines."""
+    size = {"width": width, "height": height}
+    if mask_image is not None:
+        base = load(StableDiffusionXLInpaintPipeline, checkpoint / "base")
+        first: dict[str, Any] = {**size, "image": image, "mask_image": mask_image, "strength": strength}
+        if padding_mask_crop is not None:
+            first["padding_mask_crop"] = padding_mask_crop
+    elif image is not None:
+        base = load(StableDiffusionXLImg2ImgPipeline, checkpoint / "base")
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.LANCZOS)
+        first = {"image": image, "strength": strength}
+    else:
+        base = load(StableDiffusionXLPipeline, checkpoint / "base")
+        first = size
+    if split is None and refiner_strength is None:
+        with scheduled(base, scheduler):
+            return base(**arguments, **schedule, **first, generator=generator(seed)).images[0]
+    with scheduled(base, scheduler):
+        latents = base(
+            **arguments, **schedule, **first, denoising_end=split, output_type="latent", generator=generator(seed)
+        ).images
+    scores = scores or {}
+    if mask_image is None:
+        refiner = load(StableDiffusionXLImg2ImgPipeline, checkpoint / "refiner")
+        second: dict[str, Any] = {"image": latents}
+    else:
+        refiner = load(StableDiffusionXLInpaintPipeline, checkpoint / "refiner")
+        second = {**size, "image": latents, "mask_image": mask_image}
+    if split is not None:
+        second |= {**schedule, "denoising_start": split}
+    else:
+        second |= {"num_inference_steps": refiner_steps, "strength": refiner_strength}
+    with scheduled(refiner, scheduler):
+        return refiner(**arguments, **scores, **second, generator=generator(seed)).images[0]

@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 
 from farm.keys import image_key
 from farm.settings import Settings
+from farm.spec import ImageParameters
 from farm.storage import open_store, sha256
 
 
@@ -57,7 +58,9 @@ def test_a_finished_image_in_all_its_detail(client: FlaskClient, farm) -> None:
     digest = sha256(farm.square(59, "PNG"))
     image = client.get(f"/api/v1/jobs/{job_id}/images/0").get_json()
     assert image.pop("finished_at")
-    assert image == {
+    # All parameters are told; these are the ones that were set, or that every picture has.
+    assert set(ImageParameters.model_fields) <= set(image)
+    assert image == image | {
         "index": 0,
         "state": "completed",
         "prompt": "prompt 0",

@@ -1,7 +1,9 @@
 """Base and refiner partition the full schedule, and the door counts as diffusers does."""
 
+import inspect
 from pathlib import Path
 
+import diffusers
 import pytest
 from conformance import reference
 from conformance.cases import parameters
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from farm.catalog import Catalog
 from farm.errors import RenderInterrupted
 from farm.schedule import TRAIN_TIMESTEPS, split_steps, timesteps
+from farm.schedulers import SCHEDULERS, Scheduler, SchedulerOptions, normal_name
 from farm.states import Stage
 from worker import stages
 from worker.pipelines import LoadedPipeline, load
@@ -28,7 +31,10 @@ def pipeline(models_directory: Path) -> LoadedPipeline:
 
 @pytest.fixture(scope="module")
 def refiner(pipeline: LoadedPipeline, models_directory: Path) -> StableDiffusionXLImg2ImgPipeline:
-    return reference.pipelines(models_directory / "tiny")[1]
+    refiner: StableDiffusionXLImg2ImgPipeline = reference.load(
+        StableDiffusionXLImg2ImgPipeline, models_directory / "tiny" / "refiner"
+    )
+    return refiner
 
 
 def full_schedule(refiner: StableDiffusionXLImg2ImgPipeline, steps: int) -> list[float]:
@@ -44,6 +50,52 @@ def full_schedule(refiner: StableDiffusionXLImg2ImgPipeline, steps: int) -> list
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_our_timesteps_are_the_schedulers(refiner: StableDiffusionXLImg2ImgPipeline, steps: int) -> None:
     assert timesteps(steps) == full_schedule(refiner, steps)
+
+
+SIGMAS = {"use_karras_sigmas", "use_exponential_sigmas"}
+OPTIONS = [
+    {},
+    *({"timestep_spacing": spacing} for spacing in ("leading", "linspace", "trailing")),
+    *({sigmas: True} for sigmas in ("use_karras_sigmas", "use_exponential_sigmas")),
+    {"use_karras_sigmas": True, "timestep_spacing": "trailing"},
+]
+
+
+@pytest.mark.parametrize("entry", SCHEDULERS.values(), ids=SCHEDULERS)
+def test_every_scheduler_visits_the_timesteps_that_are_counted(
+    refiner: StableDiffusionXLImg2ImgPipeline, entry: Scheduler
+) -> None:
+    for options in OPTIONS:
+        if not options.keys() <= entry.options:
+            continue
+        for steps in (2, 3, 7, 10, 25, 50):
+            scheduler = getattr(diffusers, entry.class_name).from_config(
+                refiner.scheduler.config, **entry.fixed, **options
+            )
+            scheduler.set_timesteps(steps)
+            visited = scheduler.timesteps.tolist()
+            if scheduler.order == 2:
+                # Between its steps it visits further timesteps, or the same ones twice.
+                visited = visited[:1] + visited[2::2]
+            if entry.name == "pndm":
+                # Its second step is taken twice.
+                visited = visited[:2] + visited[3:]
+            counted = timesteps(steps, entry, SchedulerOptions(**options))
+            # Those made from sigmas are rounded, or cut off, after a logarithm.
+            assert counted == pytest.approx(visited, abs=1.01 if set(options) & SIGMAS else 0.51), (options, steps)
+
+
+@pytest.mark.parametrize("entry", SCHEDULERS.values(), ids=SCHEDULERS)
+def test_the_table_knows_what_diffusers_schedulers_take(entry: Scheduler) -> None:
+    kind = getattr(diffusers, entry.class_name)
+    accepted = inspect.signature(kind).parameters
+    assert entry.options | set(entry.fixed) <= set(accepted)
+    assert not entry.options & set(entry.fixed)
+    set_timesteps = inspect.signature(kind.set_timesteps).parameters
+    assert entry.takes_timesteps <= ("timesteps" in set_timesteps)
+    assert entry.takes_sigmas <= ("sigmas" in set_timesteps)
+    assert entry.takes_eta == ("eta" in inspect.signature(kind.step).parameters)
+    assert normal_name(entry.label) == normal_name(entry.name) == entry.name
 
 
 @given(STEPS, SPLITS)
@@ -78,8 +130,8 @@ def test_the_pipelines_themselves_take_these_steps(pipeline: LoadedPipeline, ste
         raise RenderInterrupted("the first step tells how many there are")
 
     with pytest.raises(RenderInterrupted):
-        stages.render_base(pipeline, [image], first_step)
+        stages.render_base(pipeline, [image], {}, first_step)
     latents = pipeline.base.unet.conv_in.weight.new_zeros(1, 4, 8, 8)
     with pytest.raises(RenderInterrupted):
-        stages.render_refiner(pipeline, [image], latents, first_step)
+        stages.render_refiner(pipeline, [image], {}, latents, first_step)
     assert tuple(seen) == expected

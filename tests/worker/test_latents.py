@@ -23,7 +23,11 @@ def test_what_is_unpacked_is_what_was_packed(dtype: torch.dtype) -> None:
 
 def test_the_metadata_tell_format_and_images() -> None:
     length = int.from_bytes(GOOD[:8], "little")
-    assert json.loads(GOOD[8 : 8 + length])["__metadata__"] == {"format": FORMAT, "indices": "3,5"}
+    assert json.loads(GOOD[8 : 8 + length])["__metadata__"] == {
+        "format": FORMAT,
+        "indices": "3,5",
+        "memory": "contiguous",
+    }
 
 
 @pytest.mark.parametrize(
@@ -34,7 +38,7 @@ def test_the_metadata_tell_format_and_images() -> None:
         b"\xff" * 64,
         GOOD[:-1],
         GOOD + b"\0",
-        GOOD.replace(b"latents 1", b"latents 2"),
+        GOOD.replace(b"latents 2", b"latents 1"),
         pack(torch.zeros(1, 3, 8, 8), [0]),
         pack(torch.zeros(4, 8, 8), [0]),
         pack(torch.zeros(0, 4, 8, 8), []),

@@ -109,9 +109,9 @@ def test_pictures_are_colourful_and_follow_prompt_seed_and_refiner(pipeline: Loa
     def picture(prompt: str, seed: int, split: float | None = None) -> np.ndarray:
         image = parameters(prompt, seed, refiner_split=split, num_inference_steps=6)
         if split is None:
-            return np.asarray(stages.render_base_only(pipeline, [image], quiet)[0], float)
-        latents = stages.render_base(pipeline, [image], quiet)
-        return np.asarray(stages.render_refiner(pipeline, [image], latents, quiet)[0], float)
+            return np.asarray(stages.render_base_only(pipeline, [image], {}, quiet)[0], float)
+        latents = stages.render_base(pipeline, [image], {}, quiet)
+        return np.asarray(stages.render_refiner(pipeline, [image], {}, latents, quiet)[0], float)
 
     fox = picture("a red fox in the snow", 0)
     assert fox.std(axis=(0, 1)).min() > 15

@@ -1,0 +1,94 @@
+"""Pictures that go in: checked, stored once under the hash of their bytes, and named by it."""
+
+import io
+import warnings
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+from sqlalchemy import Engine, select
+from sqlalchemy.dialects.postgresql import insert
+
+from farm.errors import InvalidSubmissionError, Problem
+from farm.keys import input_key
+from farm.models import Input
+from farm.storage import ObjectStore, sha256
+from producer.expand import InputSize
+
+#: Larger pictures are made smaller before rendering anyway; their decoding would cost every worker.
+MAX_INPUT_PIXELS = 64_000_000
+#: Formats that Pillow reads without calling other programs.
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
+_PREFIX = "sha256:"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredInput:
+    """A picture in the store."""
+
+    ref: str
+    """``sha256:`` and its hash: the name under which a spec speaks of it."""
+    width: int
+    height: int
+    size: int
+    media_type: str
+
+
+def accept_input(engine: Engine, store: ObjectStore, data: bytes) -> StoredInput:
+    """Store a picture, if it is not there yet; raises InvalidSubmissionError when it is none.
+
+    The object is written before its row: what has a row can be rendered from.
+    """
+    digest = sha256(data)
+    known = find_input(engine, _PREFIX + digest)
+    if known is not None:
+        return known
+    width, height, media_type = _examine(data)
+    store.put(input_key(digest), data, media_type)
+    row = {"sha256": digest, "width": width, "height": height, "size": len(data), "media_type": media_type}
+    with engine.begin() as connection:
+        connection.execute(insert(Input).values(row).on_conflict_do_nothing())
+    return StoredInput(_PREFIX + digest, width, height, len(data), media_type)
+
+
+def find_input(engine: Engine, ref: str) -> StoredInput | None:
+    """The picture called ``ref``, or None."""
+    query = select(Input.width, Input.height, Input.size, Input.media_type)
+    with engine.connect() as connection:
+        row = connection.execute(query.where(Input.sha256 == ref.removeprefix(_PREFIX))).one_or_none()
+    return None if row is None else StoredInput(ref, *row)
+
+
+def find_inputs(engine: Engine, refs: Collection[str]) -> Mapping[str, InputSize]:
+    """Sizes of those of the pictures that are in the store."""
+    if not refs:
+        return {}
+    query = select(Input.sha256, Input.width, Input.height).where(
+        Input.sha256.in_([ref.removeprefix(_PREFIX) for ref in refs])
+    )
+    with engine.connect() as connection:
+        return {_PREFIX + digest: InputSize(width, height) for digest, width, height in connection.execute(query)}
+
+
+def _examine(data: bytes) -> tuple[int, int, str]:
+    """Width and height as the picture is seen (EXIF may turn it), and its media type."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            picture = Image.open(io.BytesIO(data), formats=FORMATS)
+            if picture.width * picture.height > MAX_INPUT_PIXELS:
+                raise _refusal(f"has {picture.width}x{picture.height} pixels; at most {MAX_INPUT_PIXELS:,} are taken")
+            media_type = picture.get_format_mimetype() or "application/octet-stream"
+            # Decoding finds what is cut short.
+            upright = ImageOps.exif_transpose(picture)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise _refusal(f"has too many pixels; at most {MAX_INPUT_PIXELS:,} are taken") from None
+    except UnidentifiedImageError:
+        raise _refusal(f"is no picture; send one of {', '.join(FORMATS)}") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise _refusal(f"is damaged ({error}); save it anew") from None
+    return upright.width, upright.height, media_type
+
+
+def _refusal(message: str) -> InvalidSubmissionError:
+    return InvalidSubmissionError([Problem("file", message)])
