@@ -28,6 +28,8 @@ MAX_ADAPTERS = 8
 #: diffusers' own, of the image-to-image and of the inpainting pipeline.
 IMAGE_STRENGTH, INPAINT_STRENGTH = 0.3, 0.9999
 
+#: Explicit sigmas: far beyond SDXL's own (0.029 to 14.6), where single precision still divides by them.
+MIN_SIGMA, MAX_SIGMA = 0.001, 1000.0
 #: How a picture that goes in is named.
 INPUT_REF = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -356,8 +358,8 @@ def _unordered(image: ImageParameters) -> tuple[str, str] | None:
             return "num_inference_steps", f"is {image.num_inference_steps}, but there are {len(values) - last} {name}"
         if name == "timesteps" and not 0 <= values[-1] <= values[0] < schedule.TRAIN_TIMESTEPS:
             return name, f"must lie between 0 and {schedule.TRAIN_TIMESTEPS - 1}"
-        if name == "sigmas" and values[-1] < 0:
-            return name, "must not be negative"
+        if name == "sigmas" and not (values[-1] >= 0 and values[-2] >= MIN_SIGMA and values[0] <= MAX_SIGMA):
+            return name, f"must lie between {MIN_SIGMA} and {MAX_SIGMA}; only the last may be 0"
     return None
 
 

@@ -9,5 +9,5 @@ def register_pages(app: Flask) -> None:
     """Add all pages, and the filters that their templates use."""
     app.register_blueprint(routes.blueprint)
     app.register_blueprint(submission.blueprint)
-    for function in (filters.ago, filters.duration, filters.in_order, filters.thousands):
+    for function in (filters.ago, filters.duration, filters.in_order, filters.thousands, filters.told):
         app.add_template_filter(function)

@@ -4,9 +4,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from farm.spec import ImageParameters
+
 #: The order in which parameters are shown; Postgres keeps none.
 ORDER = (
+    "prompt_2",
     "negative_prompt",
+    "negative_prompt_2",
     "seed",
     "images_per_prompt",
     "pipeline",
@@ -43,6 +47,20 @@ def ago(moment: datetime) -> str:
 def thousands(number: int) -> str:
     """A number with thin spaces between thousands."""
     return f"{number:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def told(parameters: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Parameters in their order, without those that are as they always are."""
+    fields = ImageParameters.model_fields
+    return [
+        (name, value)
+        for name, value in in_order(parameters)
+        if value not in (None, [], {}) and not (name in fields and _as_json(fields[name].default) == value)
+    ]
+
+
+def _as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def in_order(parameters: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -1,12 +1,16 @@
 """The form for a new job."""
 
 from http import HTTPStatus
+from typing import Any
 
 from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from dashboard.context import context
+from dashboard.pages import parameters
 from farm.errors import InvalidSubmissionError, Problem
+from farm.spec import INPUT_FIELDS
+from producer.inputs import accept_input
 from producer.intake import Intake, read_file
 from producer.submit import submit_job
 
@@ -22,6 +26,7 @@ FORM_FIELDS = (
     "refiner_split",
     "seed",
     "images_per_prompt",
+    *parameters.names(),
 )
 
 #: Beyond these a note about unused columns says nothing more, and addresses have limits.
@@ -40,10 +45,11 @@ def submit() -> Response:
     """Take the form; refused, it comes back as it was, with what is wrong beside its fields."""
     farm = context()
     given = {name: request.form.get(name, "").strip() for name in FORM_FIELDS}
-    fields = {name: value for name, value in given.items() if value}
+    fields: dict[str, Any] = {name: value for name, value in given.items() if value}
     if request.form.get("refiner") == "no":
         fields["refiner_split"] = "none"
     try:
+        fields |= _uploaded()
         receipt = submit_job(farm.engine, farm.catalog, farm.settings.pipeline, fields, _read_prompts())
     except InvalidSubmissionError as error:
         # Files may hold escapes that no page can: they are shown as question marks.
@@ -53,13 +59,33 @@ def submit() -> Response:
     return redirect(url_for("pages.job", job_id=receipt.job_id, unused=unused), HTTPStatus.SEE_OTHER)
 
 
+def _uploaded() -> dict[str, Any]:
+    """The pictures that came with the form, stored, under the names of their fields."""
+    found: dict[str, list[str]] = {}
+    for field in INPUT_FIELDS:
+        for file in request.files.getlist(f"{field}_file"):
+            if file.filename:
+                found.setdefault(field, []).append(_store(field, file.read()))
+    return {field: refs if field == "control_image" else refs[0] for field, refs in found.items()}
+
+
+def _store(field: str, data: bytes) -> str:
+    farm = context()
+    try:
+        return accept_input(farm.engine, farm.store, data).ref
+    except InvalidSubmissionError as error:
+        raise InvalidSubmissionError([Problem(field, problem.message) for problem in error.problems]) from None
+
+
 def _page(given: dict[str, str], error: InvalidSubmissionError | None) -> str:
     farm = context()
     return render_template(
         "new_job.html",
         catalog=farm.catalog,
         default=farm.settings.pipeline,
+        groups=parameters.groups(),
         given=given,
+        filled=[name for name, value in given.items() if value],
         problems=error.problems if error else [],
         total=error.total if error else 0,
     )

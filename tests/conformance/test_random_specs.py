@@ -1,0 +1,124 @@
+"""Whatever is asked for is either rendered or refused at the door, with the field to change; nothing fails later."""
+
+from typing import Any
+
+from conformance.cases import INPUTS, LANDSCAPE, MASK, PORTRAIT, RING, quiet
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from farm.catalog import Catalog
+from farm.errors import InvalidSubmissionError
+from farm.schedulers import SCHEDULERS
+from farm.spec import ImageParameters
+from producer.batching import group_to_batches
+from producer.expand import InputSize, plan_job
+from producer.intake import Intake, Row
+from worker import latents, stages
+from worker.pipelines import LoadedPipeline
+
+PIXELS = st.sampled_from([64, 72, 128]) | st.integers(-8, 200)
+STEPS = st.integers(0, 8)
+SHARES = st.sampled_from([0.2, 0.5, 0.8, "none"]) | st.floats(allow_nan=True, width=16)
+SCORES = st.sampled_from([0.0, 2.5, 6.0]) | st.floats(-1, 11)
+PAIRS = st.tuples(st.integers(-1, 2048), st.integers(-1, 2048))
+PICTURES = st.sampled_from([LANDSCAPE, PORTRAIT, MASK, RING, "missing.png", None])
+FIELDS = {
+    "prompt_2": st.sampled_from(["oil painting", "", None]),
+    "negative_prompt": st.sampled_from(["grey", "", None]),
+    "negative_prompt_2": st.sampled_from(["photograph", None]),
+    "num_inference_steps": STEPS,
+    "timesteps": st.lists(st.integers(0, 1000), max_size=5).map(lambda values: sorted(values, reverse=True)),
+    "sigmas": st.lists(st.floats(0, 20), max_size=5).map(lambda values: [*sorted(values, reverse=True), 0.0]),
+    "scheduler": st.sampled_from([*SCHEDULERS, "Euler a", "nonsense"]),
+    "scheduler_options": st.dictionaries(
+        st.sampled_from(["timestep_spacing", "use_karras_sigmas", "solver_order", "rescale_betas_zero_snr", "typo"]),
+        st.sampled_from(["trailing", "linspace", True, False, 2, 3]),
+        max_size=2,
+    ),
+    "eta": st.sampled_from([0.0, 0.5, 1.0, 2.0]),
+    "guidance_scale": st.sampled_from([0.0, 1.0, 5.0, float("inf")]),
+    "guidance_rescale": st.sampled_from([0.0, 0.7, 1.5]),
+    "clip_skip": st.sampled_from([1, 2, 11, None]),
+    "strength": SHARES,
+    "padding_mask_crop": st.sampled_from([0, 16, None]),
+    "refiner_split": SHARES,
+    "refiner_strength": SHARES,
+    "refiner_steps": STEPS,
+    "original_size": PAIRS,
+    "target_size": PAIRS,
+    "crops_coords_top_left": PAIRS,
+    "negative_original_size": PAIRS,
+    "negative_target_size": PAIRS,
+    "aesthetic_score": SCORES,
+    "negative_aesthetic_score": SCORES,
+    "image": PICTURES,
+    "mask_image": PICTURES,
+    "seed": st.integers(-1, 2**63),
+    "tpyo": st.just(1),
+}
+#: What a spec would rarely have by chance: every kind of call.
+KINDS = st.sampled_from(
+    [
+        {},
+        {"image": LANDSCAPE, "strength": 0.8},
+        {"image": PORTRAIT, "mask_image": RING, "strength": 0.9},
+        {"refiner_strength": 0.5},
+        {"refiner_split": None},
+    ]
+)
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> dict[str, Any]:
+    names = draw(st.lists(st.sampled_from(sorted(FIELDS)), max_size=4, unique=True))
+    size = {"width": draw(PIXELS), "height": draw(PIXELS)} if draw(st.booleans()) else {"size": "64x72"}
+    return {"num_inference_steps": 4, **size, **draw(KINDS), **{name: draw(FIELDS[name]) for name in names}}
+
+
+def find_inputs(_refs: object) -> dict[str, InputSize]:
+    return {ref: InputSize(*picture.size) for ref, picture in INPUTS.items()}
+
+
+@given(specs(), st.booleans())
+@example({"size": "64x64", "steps": 2, "scheduler": "heun", "refiner_split": 0.5}, False)
+@example({"size": "64x64", "steps": 3, "scheduler": "dpm2", "image": LANDSCAPE, "strength": 0.9}, True)
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_random_spec_is_rendered_or_refused(pipeline: LoadedPipeline, fields: dict[str, Any], in_row: bool) -> None:
+    if in_row:
+        fields, row = {}, {"prompt": "a fox", **fields}
+        if "tpyo" in row or "size" in row or "steps" in row:
+            # What the parser of rows refuses or takes apart; it is tested with the files.
+            fields = {name: row.pop(name) for name in ("tpyo", "size", "steps") if name in row}
+    else:
+        row = {"prompt": "a fox"}
+    try:
+        plan = plan_job(Catalog.load(), "tiny", fields, Intake([Row(row, 1), Row({**row, "seed": 5}, 2)]), find_inputs)
+    except InvalidSubmissionError as refusal:
+        assert refusal.problems
+        for problem in refusal.problems:
+            assert problem.field in {*fields, *row, *ImageParameters.model_fields}, problem
+            assert len(problem.message) > 10
+        return
+    for batch in group_to_batches(plan.images, 8):
+        images = [plan.images[index] for index in batch.indices]
+        # As the worker gets them: stored without what is null, and read again.
+        stored = batch.parameters.model_dump(mode="json", exclude_none=True)
+        received = [
+            ImageParameters.model_validate(
+                {
+                    **stored,
+                    **image.own(),
+                    "prompt": image.prompt,
+                    "negative_prompt": image.negative_prompt,
+                    "seed": image.seed,
+                }
+            )
+            for image in images
+        ]
+        assert received == images
+        if images[0].refined:
+            sent = latents.pack(stages.render_base(pipeline, received, INPUTS, quiet), range(len(images)))
+            pictures = stages.render_refiner(pipeline, received, INPUTS, latents.unpack(sent), quiet)
+        else:
+            pictures = stages.render_base_only(pipeline, received, INPUTS, quiet)
+        assert {picture.size for picture in pictures} == {(images[0].width, images[0].height)}
