@@ -10,12 +10,13 @@ Users name an entry and never a checkpoint. The built-in entries can be extended
 """
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from farm.adapters import ControlNet, IpAdapter, Lora, TextualInversion, local_path
 from farm.errors import ConfigurationError, NotFoundError
 
 
@@ -52,15 +53,22 @@ class Pipeline(BaseModel):
 
     def local_path(self, checkpoint: str, models_directory: Path) -> str:
         """Where to load ``checkpoint`` from: relative folders are resolved, hub names pass through."""
-        return str(models_directory / checkpoint[2:]) if checkpoint.startswith("./") else checkpoint
+        return local_path(checkpoint, models_directory)
+
+
+Kind = TypeVar("Kind", Pipeline, Lora, TextualInversion, ControlNet, IpAdapter)
 
 
 class _File(BaseModel):
-    """The TOML file: one table per pipeline."""
+    """The TOML file: one table per entry."""
 
     model_config = ConfigDict(extra="forbid")
 
     pipelines: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    loras: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    textual_inversions: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    controlnets: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    ip_adapters: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
 BUILT_IN = (
@@ -85,33 +93,85 @@ BUILT_IN = (
 )
 
 
-class Catalog:
-    """The pipelines on offer."""
+_TINY = {"pipelines": ("tiny",)}
+BUILT_IN_LORAS = tuple(
+    Lora(name=name, path=f"./tiny-adapters/{name}.safetensors", **_TINY) for name in ("tiny-warm", "tiny-cool")
+)
+BUILT_IN_TEXTUAL_INVERSIONS = (
+    TextualInversion(name="tiny-glyph", path="./tiny-adapters/tiny-glyph.safetensors", token="<glyph>", **_TINY),  # noqa: S106
+)
+BUILT_IN_CONTROLNETS = tuple(
+    ControlNet(name=name, path=f"./tiny-adapters/{name}", **_TINY) for name in ("tiny-edges", "tiny-depth")
+)
+BUILT_IN_IP_ADAPTERS = (
+    IpAdapter(name="tiny-look", path="./tiny-adapters/tiny-look", weight_name="ip-adapter_sdxl.safetensors", **_TINY),
+)
 
-    def __init__(self, pipelines: dict[str, Pipeline]) -> None:
-        self._pipelines = pipelines
+
+class Entries(Generic[Kind]):
+    """Entries of one kind, by name."""
+
+    def __init__(self, kind: str, entries: Iterable[Kind]) -> None:
+        self._kind = kind
+        self._entries: dict[str, Kind] = {entry.name: entry for entry in entries}
+
+    def get(self, name: str) -> Kind:
+        """The entry called ``name``; NotFoundError names those that exist."""
+        try:
+            return self._entries[name]
+        except KeyError:
+            names = ", ".join(sorted(self._entries)) or "none"
+            raise NotFoundError(f"There is no {self._kind} {name!r}; the catalog holds {names}.") from None
+
+    def __iter__(self) -> Iterator[Kind]:
+        return iter(self._entries.values())
+
+
+class Catalog:
+    """The pipelines on offer, and what can be added to them."""
+
+    def __init__(
+        self,
+        pipelines: Iterable[Pipeline],
+        loras: Iterable[Lora] = BUILT_IN_LORAS,
+        textual_inversions: Iterable[TextualInversion] = BUILT_IN_TEXTUAL_INVERSIONS,
+        controlnets: Iterable[ControlNet] = BUILT_IN_CONTROLNETS,
+        ip_adapters: Iterable[IpAdapter] = BUILT_IN_IP_ADAPTERS,
+    ) -> None:
+        self._pipelines = Entries("pipeline", pipelines)
+        self.loras = Entries("LoRA", loras)
+        self.textual_inversions = Entries("textual inversion", textual_inversions)
+        self.controlnets = Entries("ControlNet", controlnets)
+        self.ip_adapters = Entries("IP-Adapter", ip_adapters)
 
     @classmethod
     def load(cls, path: Path | None = None) -> "Catalog":
         """Built-in entries, extended or replaced by those of the TOML file at ``path``."""
-        pipelines = {pipeline.name: pipeline for pipeline in BUILT_IN}
-        if path is not None:
-            try:
-                file = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-                for name, table in file.pipelines.items():
-                    pipelines[name] = Pipeline.model_validate({"name": name, **table})
-            except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
-                raise ConfigurationError(f"The catalog {path} cannot be used: {error}") from error
-        return cls(pipelines)
+        if path is None:
+            return cls(BUILT_IN)
+        try:
+            file = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+            return cls(
+                _merged(BUILT_IN, Pipeline, file.pipelines),
+                _merged(BUILT_IN_LORAS, Lora, file.loras),
+                _merged(BUILT_IN_TEXTUAL_INVERSIONS, TextualInversion, file.textual_inversions),
+                _merged(BUILT_IN_CONTROLNETS, ControlNet, file.controlnets),
+                _merged(BUILT_IN_IP_ADAPTERS, IpAdapter, file.ip_adapters),
+            )
+        except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
+            raise ConfigurationError(f"The catalog {path} cannot be used: {error}") from error
 
     def get(self, name: str) -> Pipeline:
-        """The entry called ``name``; NotFoundError names those that exist."""
-        try:
-            return self._pipelines[name]
-        except KeyError:
-            raise NotFoundError(
-                f"There is no pipeline {name!r}; the catalog holds {', '.join(sorted(self._pipelines))}."
-            ) from None
+        """The pipeline called ``name``; NotFoundError names those that exist."""
+        return self._pipelines.get(name)
 
     def __iter__(self) -> Iterator[Pipeline]:
-        return iter(self._pipelines.values())
+        return iter(self._pipelines)
+
+
+def _merged(built_in: Iterable[Kind], kind: type[Kind], tables: Mapping[str, Mapping[str, Any]]) -> Iterable[Kind]:
+    """Built-in entries, extended or replaced by those of the file."""
+    entries = {entry.name: entry for entry in built_in}
+    for name, table in tables.items():
+        entries[name] = kind.model_validate({"name": name, **table})
+    return entries.values()

@@ -202,7 +202,7 @@ class SharedParameters(BaseModel):
     @property
     def alone(self) -> bool:
         """Whether diffusers can render only one such image at a time, or would let its neighbours change it."""
-        return self.scheduler_entry.alone or self.padding_mask_crop is not None
+        return self.scheduler_entry.alone or self.padding_mask_crop is not None or len(self.controlnet) > 1
 
 
 class ImageParameters(SharedParameters):
@@ -243,10 +243,12 @@ class ImageParameters(SharedParameters):
         """Images with equal keys can share a batch.
 
         Their shared parameters are equal, and all or none of them have a picture to start from, a mask and a negative
-        prompt: diffusers takes one per image, but has a different unconditional embedding for "none" (zeros).
+        prompt: diffusers takes one per image, but has a different unconditional embedding for "none" (zeros). The
+        picture that an IP-Adapter follows is one for the whole call.
         """
         shared = tuple(getattr(self, name) for name in SharedParameters.model_fields)
-        return (*shared, self.negative_prompt is None, self.image is None, self.mask_image is None)
+        with_or_without = (self.negative_prompt is None, self.image is None, self.mask_image is None)
+        return (*shared, *with_or_without, self.ip_adapter_image)
 
     @model_validator(mode="before")
     @classmethod
@@ -425,6 +427,18 @@ def _adapter_problems(image: ImageParameters) -> Iterator[tuple[str, str]]:
     if len({lora.name for lora in image.loras}) < len(image.loras):
         yield "loras", "names one twice"
     nets = len(image.controlnet)
+    if nets and image.guidance_rescale:
+        yield "guidance_rescale", "is unknown to diffusers' ControlNet pipelines; leave one of the two out"
+    if nets and image.image is not None:
+        for name in ("timesteps", "sigmas"):
+            if getattr(image, name) is not None:
+                yield name, "cannot be given to diffusers' ControlNet pipelines that start from a picture; leave it out"
+    if nets and image.mode == "image" and image.refiner_split is not None:
+        yield (
+            "refiner_split",
+            "is impossible with controlnet and an image to start from, which diffusers always denoises to the end; "
+            "take refiner_strength, or none",
+        )
     if len(image.control_image) != nets:
         if not nets:
             yield "controlnet", "is missing: control_image says what it is shown"

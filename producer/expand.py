@@ -1,14 +1,14 @@
 """Expands a submission: rows x images per prompt become images, each with its full parameters and its own seed."""
 
 import secrets
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from farm.catalog import Catalog, Pipeline
+from farm.catalog import Catalog, Entries, Pipeline
 from farm.errors import InvalidSubmissionError, NotFoundError, Problem
 from farm.spec import INPUT_FIELDS, INPUT_REF, MAX_SEED, ROW_FIELDS, CombinationError, ImageParameters, JobSpec, listed
 from producer.intake import ALIASES, Intake, canonical, suggestion
@@ -230,7 +230,27 @@ def _limits(image: ImageParameters, catalog: Catalog, pipeline: Pipeline, line: 
     if image.refined and pipeline.refiner is None:
         field = "refiner_split" if image.refiner_split is not None else "refiner_strength"
         problems.append(Problem(field, f"{pipeline.name} has no refiner; leave it out", line))
+    problems += [Problem(field, message, line) for field, message in _adapter_problems(image, catalog, pipeline)]
     return problems
+
+
+def _adapter_problems(image: ImageParameters, catalog: Catalog, pipeline: Pipeline) -> Iterator[tuple[str, str]]:
+    """Adapters that the catalog does not hold, or that were made for other pipelines."""
+    named: list[tuple[str, Entries[Any], Sequence[str]]] = [
+        ("loras", catalog.loras, [lora.name for lora in image.loras]),
+        ("textual_inversions", catalog.textual_inversions, image.textual_inversions),
+        ("controlnet", catalog.controlnets, image.controlnet),
+        ("ip_adapter", catalog.ip_adapters, [image.ip_adapter] if image.ip_adapter else []),
+    ]
+    for field, entries, names in named:
+        for name in names:
+            try:
+                entry = entries.get(name)
+            except NotFoundError as error:
+                yield field, str(error)
+                continue
+            if not entry.fits(pipeline.name):
+                yield field, f"{name} was made for {', '.join(entry.pipelines)}, not for {pipeline.name}; leave it out"
 
 
 def _problem(details: ErrorDetails, line: int | None, name: str | None = None) -> Problem:

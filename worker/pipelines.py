@@ -1,30 +1,47 @@
 """Loads a catalog entry's pipelines onto one device, with what base and refiner share loaded once."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLInpaintPipeline, StableDiffusionXLPipeline
+from diffusers import (
+    StableDiffusionXLControlNetImg2ImgPipeline,
+    StableDiffusionXLControlNetInpaintPipeline,
+    StableDiffusionXLControlNetPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLPipeline,
+)
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from farm import __version__
-from farm.catalog import Pipeline
+from farm.catalog import Catalog, Pipeline
 from farm.errors import ConfigurationError
 from farm.spec import Mode
 from farm.states import Stage
+from worker.adapters import Adapters
 from worker.tiny import write_tiny_checkpoint
+from worker.tiny_adapters import write_tiny_adapters
 
 _MODES: dict[Mode, Any] = {
     "text": StableDiffusionXLPipeline,
     "image": StableDiffusionXLImg2ImgPipeline,
     "inpaint": StableDiffusionXLInpaintPipeline,
 }
+_CONTROLLED: dict[Mode, Any] = {
+    "text": StableDiffusionXLControlNetPipeline,
+    "image": StableDiffusionXLControlNetImg2ImgPipeline,
+    "inpaint": StableDiffusionXLControlNetInpaintPipeline,
+}
 #: The checkpoint that the farm makes itself, in the models directory.
 TINY = "tiny"
+#: Components that base and refiner have in common, loaded once where one device holds both. The tokenizer is among
+#: them because its words and the encoder's vectors grow together.
+SHARED = ("text_encoder_2", "tokenizer_2", "vae")
 #: Symbols of the smallest byte-level vocabulary: CLIP's tokenizers know at least every byte.
 BYTES = 256
 
@@ -37,6 +54,8 @@ class LoadedPipeline:
     device: str
     base: StableDiffusionXLPipeline | None
     refiner: StableDiffusionXLImg2ImgPipeline | None
+    catalog: Catalog
+    adapters: dict[Stage, Adapters]
     fingerprint: dict[str, str] = field(default_factory=dict)
     """What pictures depend on beside their parameters: equal fingerprints promise equal pictures."""
     _modes: dict[tuple[Stage, Mode], Any] = field(default_factory=dict)
@@ -57,9 +76,22 @@ class LoadedPipeline:
             self._modes[stage, mode] = pipe
         return self._modes[stage, mode]
 
+    def controlled(self, mode: Mode, names: Sequence[str]) -> Any:
+        """The base's pipeline for a mode, with these ControlNets of the catalog."""
+        adapters = self.adapters[Stage.BASE]
+        dtype = getattr(torch, self.entry.dtype)
+        nets = adapters.controlnets([self.catalog.controlnets.get(name) for name in names], dtype)
+        pipe = _CONTROLLED[mode].from_pipe(
+            self.mode(Stage.BASE, mode), controlnet=nets[0] if len(nets) == 1 else nets, dtype=dtype
+        )
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
 
-def load(entry: Pipeline, models_directory: Path, device: str, stages: Collection[Stage]) -> LoadedPipeline:
-    """Load what ``stages`` need, from safetensors only.
+
+def load(
+    entry: Pipeline, models_directory: Path, device: str, stages: Collection[Stage], catalog: Catalog | None = None
+) -> LoadedPipeline:
+    """Load what ``stages`` need, from safetensors only; ``catalog`` holds the adapters, by default the built-in ones.
 
     Raises ConfigurationError, with the checkpoint and the remedy, when it cannot be loaded.
     """
@@ -73,6 +105,7 @@ def load(entry: Pipeline, models_directory: Path, device: str, stages: Collectio
     if entry.base == f"./{TINY}/base":
         try:
             write_tiny_checkpoint(models_directory / TINY)
+            write_tiny_adapters(models_directory / f"{TINY}-adapters", models_directory / TINY)
         except OSError as error:
             raise ConfigurationError(
                 f"Pipeline {entry.name!r}: its checkpoint cannot be written to {models_directory / TINY} ({error}). "
@@ -84,12 +117,19 @@ def load(entry: Pipeline, models_directory: Path, device: str, stages: Collectio
         base = _from_pretrained(StableDiffusionXLPipeline, entry, path, device, {})
     if Stage.REFINER in stages and entry.refiner is not None:
         path = entry.local_path(entry.refiner, models_directory)
-        shared = {} if base is None else {"text_encoder_2": base.text_encoder_2, "vae": base.vae}
+        shared = {} if base is None else {name: getattr(base, name) for name in SHARED}
         refiner = _from_pretrained(StableDiffusionXLImg2ImgPipeline, entry, path, device, shared)
-    return LoadedPipeline(entry, device, base, refiner, _fingerprint(entry, device))
+    adapters = {
+        stage: Adapters(pipe, models_directory)
+        for stage, pipe in ((Stage.BASE, base), (Stage.REFINER, refiner))
+        if pipe is not None
+    }
+    return LoadedPipeline(
+        entry, device, base, refiner, catalog or Catalog.load(), adapters, _fingerprint(entry, device)
+    )
 
 
-def _from_pretrained(kind: Any, entry: Pipeline, path: str, device: str, shared: dict[str, torch.nn.Module]) -> Any:
+def _from_pretrained(kind: Any, entry: Pipeline, path: str, device: str, shared: dict[str, Any]) -> Any:
     """A pipeline of class ``kind`` on the device; ``shared`` are components that are loaded already."""
     try:
         pipe = kind.from_pretrained(

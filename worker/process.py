@@ -49,14 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from worker.pipelines import load
     from worker.tasks import Station, register_tasks
 
-    entry = Catalog.load(settings.catalog).get(options.pipeline)
+    catalog = Catalog.load(settings.catalog)
+    entry = catalog.get(options.pipeline)
     # The refiner's queue is named first, which is the order in which queues are read.
     stages = [stage for stage in (Stage.REFINER, Stage.BASE) if stage in options.stages]
     # All of torch's work is done on one thread, loading too. Each thread that computes on a CPU gets a team of OpenMP
     # threads, and with two teams OpenMP believes the cores overcommitted: it sleeps where it would spin, some
     # thousand times a second, and rendering takes a third longer.
     device = ThreadPoolExecutor(1, thread_name_prefix="device")
-    loading = device.submit(load, entry, settings.models_directory, options.device.torch_name, frozenset(stages))
+    loading = device.submit(
+        load, entry, settings.models_directory, options.device.torch_name, frozenset(stages), catalog
+    )
     pipeline = loading.result()
     worker_id = f"{hostname()}/{options.device.name}/{secrets.token_hex(4)}"
     engine = open_database(settings)

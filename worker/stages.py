@@ -81,6 +81,7 @@ def render_refiner(
     if tuple(latents.shape) != expected:
         raise ValueError(f"latents of shape {tuple(latents.shape)} for images that need {expected}")
     inpaint = shared.mode == "inpaint"
+    _adapt(pipeline, Stage.REFINER, shared)
     pipe = _mended(pipeline.mode(Stage.REFINER, "inpaint" if inpaint else "image"))
     arguments = _common(images, on_step) | _aesthetics(shared)
     if shared.refiner_split is not None:
@@ -99,16 +100,24 @@ def _render_base(
 ) -> Any:
     """The base's call, in its mode."""
     shared = images[0]
-    pipe = _mended(pipeline.mode(Stage.BASE, shared.mode))
-    arguments = _common(images, on_step) | _steps(shared) | more
+    _adapt(pipeline, Stage.BASE, shared)
+    control = _control(images, inputs)
+    pipe = _mended(
+        pipeline.controlled(shared.mode, shared.controlnet) if control else pipeline.mode(Stage.BASE, shared.mode)
+    )
+    arguments = _common(images, on_step) | _steps(shared) | control | more
+    if shared.ip_adapter is not None:
+        arguments["ip_adapter_image_embeds"] = pipeline.adapters[Stage.BASE].image_embeds(
+            inputs[shared.ip_adapter_image or ""], guided=shared.guidance_scale > 1
+        )
     if shared.mode != "text":
         arguments |= _aesthetics(shared) | {"strength": shared.strength}
     if shared.mode == "image":
-        # This pipeline takes its size from the pictures.
+        # Without ControlNet this pipeline takes its size from the pictures.
         arguments["image"] = [
             pipe.image_processor.resize(inputs[image.image or ""], shared.height, shared.width) for image in images
         ]
-    else:
+    if shared.mode != "image" or control:
         arguments |= _size(shared)
     if shared.mode == "inpaint":
         arguments |= _masks(images, inputs) | {"image": [inputs[image.image or ""] for image in images]}
@@ -118,6 +127,45 @@ def _render_base(
             arguments["padding_mask_crop"] = shared.padding_mask_crop
     with scheduled(pipe, shared):
         return pipe(**arguments).images
+
+
+def _adapt(pipeline: LoadedPipeline, stage: Stage, shared: ImageParameters) -> None:
+    """Put the adapters that the images ask for on the stage's modules, and no others.
+
+    LoRAs and IP-Adapters are made for the base's architecture; the words of textual inversions are the refiner's too.
+    """
+    catalog, adapters = pipeline.catalog, pipeline.adapters.get(stage)
+    if adapters is None:
+        raise ValueError(f"pipeline {pipeline.entry.name} was loaded without its {stage.value}")
+    base = stage is Stage.BASE
+    adapters.use_loras([(catalog.loras.get(lora.name), lora.weight) for lora in shared.loras] if base else [])
+    # Where one device holds both stages they share the second encoder and its tokenizer, and so the words.
+    holder = pipeline.adapters.get(Stage.BASE, adapters)
+    holder.use_textual_inversions([catalog.textual_inversions.get(name) for name in shared.textual_inversions])
+    if base:
+        adapter = catalog.ip_adapters.get(shared.ip_adapter) if shared.ip_adapter else None
+        adapters.use_ip_adapter(adapter, shared.ip_adapter_scale)
+
+
+def _control(images: Sequence[ImageParameters], inputs: Inputs) -> dict[str, Any]:
+    """What a ControlNet pipeline's call is given; empty without ControlNet."""
+    shared = images[0]
+    if not shared.controlnet:
+        return {}
+    shown = [[inputs[image.control_image[net]] for image in images] for net in range(len(shared.controlnet))]
+    several = len(shown) > 1
+    # Several nets take one picture each, and one prompt at a time; a single one takes a picture for each prompt.
+    pictures = [of_net[0] for of_net in shown] if several else shown[0]
+
+    def value(numbers: Sequence[float]) -> Any:
+        return list(numbers) if several else numbers[0]
+
+    return {
+        ("image" if shared.mode == "text" else "control_image"): pictures,
+        "controlnet_conditioning_scale": value(shared.controlnet_conditioning_scale),
+        "control_guidance_start": value(shared.control_guidance_start),
+        "control_guidance_end": value(shared.control_guidance_end),
+    }
 
 
 def _check(images: Sequence[ImageParameters], *, refined: bool) -> ImageParameters:
@@ -146,7 +194,7 @@ def _common(images: Sequence[ImageParameters], on_step: OnStep) -> dict[str, Any
 
     return {
         **_prompts(images),
-        **{name: getattr(shared, name) for name in _CONDITIONS},
+        **{name: getattr(shared, name) for name in _CONDITIONS if name != "guidance_rescale" or not shared.controlnet},
         # One generator per image, on the CPU, seeded anew in each stage: a picture depends neither on the device's
         # generator nor on its neighbours in the batch.
         "generator": [torch.Generator("cpu").manual_seed(image.seed) for image in images],

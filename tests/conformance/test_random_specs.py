@@ -53,6 +53,18 @@ FIELDS = {
     "negative_aesthetic_score": SCORES,
     "image": PICTURES,
     "mask_image": PICTURES,
+    "loras": st.sampled_from(
+        ["tiny-warm", "tiny-warm:0.5, tiny-cool", "tiny-warm:x", "unknown", [{"name": "tiny-cool"}]]
+    ),
+    "textual_inversions": st.sampled_from(["tiny-glyph", "tiny-glyph,tiny-glyph", "unknown", []]),
+    "controlnet": st.sampled_from(["tiny-edges", "tiny-edges, tiny-depth", "unknown"]),
+    "control_image": PICTURES | st.just([LANDSCAPE, PORTRAIT]),
+    "controlnet_conditioning_scale": st.sampled_from([0.5, [0.5, 0.7], -1]),
+    "control_guidance_start": st.sampled_from([0.0, 0.5, [0.0, 0.9]]),
+    "control_guidance_end": st.sampled_from([1.0, 0.5, [0.5, 0.8]]),
+    "ip_adapter": st.sampled_from(["tiny-look", "unknown", None]),
+    "ip_adapter_image": PICTURES,
+    "ip_adapter_scale": st.sampled_from([0.0, 0.6, 11]),
     "seed": st.integers(-1, 2**63),
     "tpyo": st.just(1),
 }
@@ -64,6 +76,8 @@ KINDS = st.sampled_from(
         {"image": PORTRAIT, "mask_image": RING, "strength": 0.9},
         {"refiner_strength": 0.5},
         {"refiner_split": None},
+        {"controlnet": "tiny-edges", "control_image": LANDSCAPE},
+        {"ip_adapter": "tiny-look", "ip_adapter_image": PORTRAIT, "refiner_split": None},
     ]
 )
 
@@ -94,13 +108,18 @@ def test_a_random_spec_is_rendered_or_refused(pipeline: LoadedPipeline, fields: 
     try:
         plan = plan_job(Catalog.load(), "tiny", fields, Intake([Row(row, 1), Row({**row, "seed": 5}, 2)]), find_inputs)
     except InvalidSubmissionError as refusal:
-        assert refusal.problems
-        for problem in refusal.problems:
-            assert problem.field in {*fields, *row, *ImageParameters.model_fields}, problem
-            assert len(problem.message) > 10
-        return
-    for batch in group_to_batches(plan.images, 8):
-        images = [plan.images[index] for index in batch.indices]
+        problems = refusal.problems
+    else:
+        problems = []
+        render(pipeline, plan.images)
+    for problem in problems:
+        assert problem.field in {*fields, *row, *ImageParameters.model_fields}, problem
+        assert len(problem.message) > 10
+
+
+def render(pipeline: LoadedPipeline, planned: list[ImageParameters]) -> None:
+    for batch in group_to_batches(planned, 8):
+        images = [planned[index] for index in batch.indices]
         # As the worker gets them: stored without what is null, and read again.
         stored = batch.parameters.model_dump(mode="json", exclude_none=True)
         received = [

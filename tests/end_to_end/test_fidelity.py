@@ -46,6 +46,10 @@ ROWS = [
     {"prompt": "two", **SMALL, "prompt_2": "oil", "negative_prompt": "dark", "negative_prompt_2": "photograph"},
     {"prompt": "a scheduler", **SMALL, "scheduler": "dpmpp_2m_karras", "scheduler_options": {"solver_order": 3}},
     {"prompt": "a scheduler with a noise of its own", **SMALL, "scheduler": "dpmpp_sde"},
+    {"prompt": "a fox", **SMALL, "loras": ["tiny-warm:0.8", "tiny-cool"]},
+    {"prompt": "a <glyph> fox", **SMALL, "textual_inversions": ["tiny-glyph"]},
+    {"prompt": "a castle", **SMALL, "controlnet": "tiny-edges", "control_image": "house.png"},
+    {"prompt": "a castle", **SMALL, "ip_adapter": "tiny-look", "ip_adapter_image": "house.png"},
 ]
 
 
