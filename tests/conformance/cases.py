@@ -7,6 +7,8 @@ from PIL import Image, ImageDraw
 
 from farm.spec import ImageParameters
 from farm.storage import sha256
+from worker import latents, stages
+from worker.pipelines import LoadedPipeline
 
 
 def parameters(prompt: str, seed: int, **changes: Any) -> ImageParameters:
@@ -23,6 +25,14 @@ def parameters(prompt: str, seed: int, **changes: Any) -> ImageParameters:
 
 def quiet(_step: int, _steps: int) -> None:
     """Nobody watches."""
+
+
+def render(pipeline: LoadedPipeline, images: list[ImageParameters]) -> list[Image.Image]:
+    """The pictures of a batch, with its latents packed as for the store between the stages."""
+    if not images[0].refined:
+        return stages.render_base_only(pipeline, images, INPUTS, quiet)
+    sent = latents.pack(stages.render_base(pipeline, images, INPUTS, quiet), range(len(images)))
+    return stages.render_refiner(pipeline, images, INPUTS, latents.unpack(sent), quiet)
 
 
 def landscape(width: int = 192, height: int = 128) -> Image.Image:

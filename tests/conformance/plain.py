@@ -1,13 +1,16 @@
 """The farm's parameters as someone would render them who reads diffusers' documentation."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import diffusers
+import torch
 from conformance import reference
 from conformance.cases import INPUTS
 from PIL import Image
+from safetensors.torch import load_file
 
 from farm.spec import ImageParameters
 
@@ -93,5 +96,57 @@ def expected(models_directory: Path, image: ImageParameters) -> Image.Image:
         prompt_2=image.prompt_2,
         negative_prompt=image.negative_prompt,
         negative_prompt_2=image.negative_prompt_2,
-        **{name: getattr(image, name) for name in CONDITIONS},
+        **_adapted(models_directory / "tiny-adapters", image),
+        **{name: getattr(image, name) for name in CONDITIONS if not (image.controlnet and name == "guidance_rescale")},
     )
+
+
+def _adapted(adapters: Path, image: ImageParameters) -> dict[str, Any]:
+    """LoRAs, textual inversions, ControlNets and the IP-Adapter that the image asks for."""
+
+    def learn(pipe: Any) -> None:
+        for name in image.textual_inversions:
+            vectors = load_file(adapters / f"{name}.safetensors")
+            if pipe.text_encoder is not None:
+                pipe.load_textual_inversion(
+                    vectors["clip_l"], token="<glyph>", text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer
+                )
+            pipe.load_textual_inversion(
+                vectors["clip_g"], token="<glyph>", text_encoder=pipe.text_encoder_2, tokenizer=pipe.tokenizer_2
+            )
+
+    def adapt(pipe: Any) -> None:
+        learn(pipe)
+        for lora in image.loras:
+            pipe.load_lora_weights(adapters, weight_name=f"{lora.name}.safetensors", adapter_name=lora.name)
+        if image.loras:
+            pipe.set_adapters([lora.name for lora in image.loras], [lora.weight for lora in image.loras])
+        if image.ip_adapter:
+            pipe.load_ip_adapter(adapters / image.ip_adapter, subfolder="", weight_name="ip-adapter_sdxl.safetensors")
+            pipe.set_ip_adapter_scale(image.ip_adapter_scale)
+
+    more: dict[str, Any] = {}
+    if image.loras or image.textual_inversions or image.ip_adapter:
+        more["adapt_base"] = adapt
+    if image.textual_inversions:
+        more["adapt_refiner"] = learn
+    if image.ip_adapter_image is not None:
+        more["of_base"] = {"ip_adapter_image": INPUTS[image.ip_adapter_image]}
+    if image.controlnet:
+        nets = [
+            diffusers.ControlNetModel.from_pretrained(adapters / name, dtype=torch.float32, use_safetensors=True)
+            for name in image.controlnet
+        ]
+        shown = [INPUTS[ref] for ref in image.control_image]
+
+        def one_or_all(values: Sequence[Any]) -> Any:
+            return values[0] if len(nets) == 1 else list(values)
+
+        more["controlnet"] = one_or_all(nets)
+        more["control"] = {
+            "image" if image.mode == "text" else "control_image": one_or_all(shown),
+            "controlnet_conditioning_scale": one_or_all(image.controlnet_conditioning_scale),
+            "control_guidance_start": one_or_all(image.control_guidance_start),
+            "control_guidance_end": one_or_all(image.control_guidance_end),
+        }
+    return more

@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 from diffusers import (
+    StableDiffusionXLControlNetImg2ImgPipeline,
+    StableDiffusionXLControlNetInpaintPipeline,
+    StableDiffusionXLControlNetPipeline,
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
@@ -24,9 +27,20 @@ MakeScheduler = Callable[[Any], Any]
 
 @cache
 def load(kind: type, path: Path) -> Any:
-    pipe = kind.from_pretrained(path, dtype=torch.float32, use_safetensors=True, add_watermarker=False)
+    return load_anew(kind, path)
+
+
+def load_anew(kind: Any, path: Path, **components: Any) -> Any:
+    pipe = kind.from_pretrained(path, dtype=torch.float32, use_safetensors=True, add_watermarker=False, **components)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+CONTROLLED = {
+    StableDiffusionXLPipeline: StableDiffusionXLControlNetPipeline,
+    StableDiffusionXLImg2ImgPipeline: StableDiffusionXLControlNetImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline: StableDiffusionXLControlNetInpaintPipeline,
+}
 
 
 @contextmanager
@@ -59,23 +73,36 @@ def render(
     schedule: dict[str, Any],
     scores: dict[str, float] | None = None,
     scheduler: MakeScheduler | None = None,
+    adapt_base: Callable[[Any], None] | None = None,
+    adapt_refiner: Callable[[Any], None] | None = None,
+    controlnet: Any = None,
+    control: dict[str, Any] | None = None,
+    of_base: dict[str, Any] | None = None,
     **arguments: Any,
 ) -> Image.Image:
     """One picture. ``schedule`` is num_inference_steps, timesteps or sigmas; ``arguments`` go to both pipelines."""
     size = {"width": width, "height": height}
     if mask_image is not None:
-        base = load(StableDiffusionXLInpaintPipeline, checkpoint / "base")
+        kind: type = StableDiffusionXLInpaintPipeline
         first: dict[str, Any] = {**size, "image": image, "mask_image": mask_image, "strength": strength}
         if padding_mask_crop is not None:
             first["padding_mask_crop"] = padding_mask_crop
     elif image is not None:
-        base = load(StableDiffusionXLImg2ImgPipeline, checkpoint / "base")
+        kind = StableDiffusionXLImg2ImgPipeline
         if image.size != (width, height):
             image = image.resize((width, height), Image.Resampling.LANCZOS)
         first = {"image": image, "strength": strength}
     else:
-        base = load(StableDiffusionXLPipeline, checkpoint / "base")
+        kind = StableDiffusionXLPipeline
         first = size
+    if controlnet is not None:
+        base = load_anew(CONTROLLED[kind], checkpoint / "base", controlnet=controlnet)
+        first = {**size, **first, **(control or {})}
+    else:
+        base = load(kind, checkpoint / "base") if adapt_base is None else load_anew(kind, checkpoint / "base")
+    if adapt_base is not None:
+        adapt_base(base)
+    first |= of_base or {}
     if split is None and refiner_strength is None:
         with scheduled(base, scheduler):
             return base(**arguments, **schedule, **first, generator=generator(seed)).images[0]
@@ -94,5 +121,8 @@ def render(
         second |= {**schedule, "denoising_start": split}
     else:
         second |= {"num_inference_steps": refiner_steps, "strength": refiner_strength}
+    if adapt_refiner is not None:
+        refiner = load_anew(type(refiner), checkpoint / "refiner")
+        adapt_refiner(refiner)
     with scheduled(refiner, scheduler):
         return refiner(**arguments, **scores, **second, generator=generator(seed)).images[0]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from conformance.cases import INPUTS, LANDSCAPE, MASK, PORTRAIT, RING, quiet
+from conformance.cases import INPUTS, LANDSCAPE, MASK, PORTRAIT, RING, render
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +13,6 @@ from farm.spec import ImageParameters
 from producer.batching import group_to_batches
 from producer.expand import InputSize, plan_job
 from producer.intake import Intake, Row
-from worker import latents, stages
 from worker.pipelines import LoadedPipeline
 
 PIXELS = st.sampled_from([64, 72, 128]) | st.integers(-8, 200)
@@ -111,13 +110,13 @@ def test_a_random_spec_is_rendered_or_refused(pipeline: LoadedPipeline, fields: 
         problems = refusal.problems
     else:
         problems = []
-        render(pipeline, plan.images)
+        render_all(pipeline, plan.images)
     for problem in problems:
         assert problem.field in {*fields, *row, *ImageParameters.model_fields}, problem
         assert len(problem.message) > 10
 
 
-def render(pipeline: LoadedPipeline, planned: list[ImageParameters]) -> None:
+def render_all(pipeline: LoadedPipeline, planned: list[ImageParameters]) -> None:
     for batch in group_to_batches(planned, 8):
         images = [planned[index] for index in batch.indices]
         # As the worker gets them: stored without what is null, and read again.
@@ -135,9 +134,5 @@ def render(pipeline: LoadedPipeline, planned: list[ImageParameters]) -> None:
             for image in images
         ]
         assert received == images
-        if images[0].refined:
-            sent = latents.pack(stages.render_base(pipeline, received, INPUTS, quiet), range(len(images)))
-            pictures = stages.render_refiner(pipeline, received, INPUTS, latents.unpack(sent), quiet)
-        else:
-            pictures = stages.render_base_only(pipeline, received, INPUTS, quiet)
+        pictures = render(pipeline, received)
         assert {picture.size for picture in pictures} == {(images[0].width, images[0].height)}

@@ -4,21 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conformance.cases import INPUTS, LANDSCAPE, MASK, PORTRAIT, RING, parameters, quiet
+from conformance.cases import LANDSCAPE, MASK, PORTRAIT, RING, parameters, render
 from conformance.plain import expected
 from PIL import Image
 
 from farm.schedulers import SCHEDULERS
 from farm.spec import ImageParameters
-from worker import latents, stages
 from worker.pipelines import LoadedPipeline
-
-
-def render(pipeline: LoadedPipeline, images: list[ImageParameters]) -> list[Image.Image]:
-    if not images[0].refined:
-        return stages.render_base_only(pipeline, images, INPUTS, quiet)
-    sent = latents.pack(stages.render_base(pipeline, images, INPUTS, quiet), range(len(images)))
-    return stages.render_refiner(pipeline, images, INPUTS, latents.unpack(sent), quiet)
 
 
 def assert_equal(picture: Image.Image, reference_picture: Image.Image) -> None:

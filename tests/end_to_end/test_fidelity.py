@@ -124,6 +124,15 @@ def expected_parameters(row: dict, seed: int) -> dict:
     for name, value in list(said.items()):
         if name == "steps":
             said["num_inference_steps"] = said.pop(name)
+        elif name == "control_image":
+            said[name] = (LANDSCAPE,)
+            said["controlnet"] = (row["controlnet"],)
+        elif name == "ip_adapter_image":
+            said[name] = LANDSCAPE
+        elif name == "loras":
+            said[name] = ({"name": "tiny-warm", "weight": 0.8}, {"name": "tiny-cool", "weight": 1.0})
+        elif name == "textual_inversions":
+            said[name] = tuple(value)
         elif name in FILES:
             said[name] = FILES[name][0]
         elif name.endswith("_size") or name == "timesteps":
