@@ -18,6 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 		{ echo "sdxl-farm needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps invisible-watermark
 	@touch $@
 
 demo: $(STAMP)

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, Select, func, select, true
 from sqlalchemy.orm import Session
 
 from farm.errors import NotFoundError
+from farm.formats import Format, format_of
 from farm.keys import download_name
 from farm.models import Batch, Image, Job, Worker
 from farm.progress import Progress, ProgressBoard
@@ -101,7 +102,12 @@ class ImageView:
     @property
     def download_name(self) -> str:
         """File name for saving it."""
-        return download_name(self.image.index, self.image.seed)
+        return download_name(self.image.index, self.image.seed, self.format.ending)
+
+    @property
+    def format(self) -> Format:
+        """The form in which it is delivered."""
+        return format_of(self.parameters["output_format"])
 
     @property
     def version(self) -> str | None:

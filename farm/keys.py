@@ -4,9 +4,9 @@ Latents carry the attempt: a zombie's late upload can never replace what a livin
 """
 
 
-def image_key(job_id: int, index: int) -> str:
+def image_key(job_id: int, index: int, ending: str = "png") -> str:
     """Where an image's picture lies."""
-    return f"images/{job_id}/{index:06d}.png"
+    return f"images/{job_id}/{index:06d}.{ending}"
 
 
 def thumbnail_key(job_id: int, index: int) -> str:
@@ -24,6 +24,6 @@ def latents_key(job_id: int, batch_id: int, attempt: int) -> str:
     return f"latents/{job_id}/{batch_id}-{attempt}.safetensors"
 
 
-def download_name(index: int, seed: int) -> str:
+def download_name(index: int, seed: int, ending: str = "png") -> str:
     """File name of a downloaded picture: ``000017_seed59.png``."""
-    return f"{index:06d}_seed{seed}.png"
+    return f"{index:06d}_seed{seed}.{ending}"

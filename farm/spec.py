@@ -30,6 +30,8 @@ IMAGE_STRENGTH, INPAINT_STRENGTH = 0.3, 0.9999
 
 #: Explicit sigmas: far beyond SDXL's own (0.029 to 14.6), where single precision still divides by them.
 MIN_SIGMA, MAX_SIGMA = 0.001, 1000.0
+#: The smallest picture that the watermark fits into.
+MIN_WATERMARK_PIXELS = 256 * 256
 #: How a picture that goes in is named.
 INPUT_REF = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -414,6 +416,10 @@ def _picture_problems(image: ImageParameters) -> Iterator[tuple[str, str]]:
             yield "padding_mask_crop", "pastes the finished crop back, so no refiner can follow; switch the refiner off"
         if image.output_format in ("latents", "png16"):
             yield "output_format", "must be png, webp or jpeg with padding_mask_crop, which pastes 8-bit pictures"
+    if image.watermark and (image.width < 256 or image.width * image.height < MIN_WATERMARK_PIXELS):
+        yield "watermark", f"does not fit into {image.width}x{image.height}; take 256x256 or more, or leave it out"
+    if image.watermark and image.output_format == "latents":
+        yield "watermark", "goes into pictures, and latents are none; leave it out"
     if image.negative_prompt_2 is not None and image.negative_prompt is None:
         yield "negative_prompt_2", "needs negative_prompt, without which diffusers ignores it"
     if image.prompt_syntax == "compel" and image.textual_inversions:

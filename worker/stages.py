@@ -10,14 +10,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 
 from farm.errors import FarmError
 from farm.spec import ImageParameters
 from farm.states import Stage
 from worker.inputs import Inputs
+from worker.pictures import Picture, finish, output_type
 from worker.pipelines import LoadedPipeline
 from worker.scheduling import scheduled
+from worker.watermark import set_watermark
 
 OnStep = Callable[[int, int], None]
 """Called after each denoising step with the steps done and all steps of the stage; may raise to stop."""
@@ -57,15 +58,15 @@ def render_base(
 
 def render_base_only(
     pipeline: LoadedPipeline, images: Sequence[ImageParameters], inputs: Inputs, on_step: OnStep
-) -> list[Image.Image]:
+) -> list[Picture]:
     """The whole schedule by the base, to pictures."""
     _check(images, refined=False)
     if images[0].padding_mask_crop is not None:
         # diffusers pastes the crop back into the picture, which only its PIL output does.
-        pasted: list[Image.Image] = _render_base(pipeline, images, inputs, on_step, output_type="pil")
+        pasted: list[Picture] = _render_base(pipeline, images, inputs, on_step, output_type="pil")
         return pasted
-    decoded = _render_base(pipeline, images, inputs, on_step, output_type="pt")
-    return _pictures(pipeline.mode(Stage.BASE, images[0].mode), decoded)
+    ended = _render_base(pipeline, images, inputs, on_step, output_type=output_type(images[0]))
+    return finish(pipeline.base, _finite(ended), images[0])
 
 
 def render_refiner(
@@ -74,7 +75,7 @@ def render_refiner(
     inputs: Inputs,
     latents: torch.Tensor,
     on_step: OnStep,
-) -> list[Image.Image]:
+) -> list[Picture]:
     """The refiner's share of the work, from the base's latents (n, 4, height / 8, width / 8) to pictures."""
     shared = _check(images, refined=True)
     expected = (len(images), 4, shared.height // 8, shared.width // 8)
@@ -90,9 +91,11 @@ def render_refiner(
         arguments |= {"num_inference_steps": shared.refiner_steps, "strength": shared.refiner_strength}
     if inpaint:
         arguments |= _masks(images, inputs) | _size(shared)
+    set_watermark(pipe, shared)
     with scheduled(pipe, shared):
-        decoded = pipe(**arguments, image=_finite(latents).to(pipeline.device), output_type="pt").images
-    return _pictures(pipe, decoded)
+        noisy = _finite(latents).to(pipeline.device)
+        ended = pipe(**arguments, image=noisy, output_type=output_type(shared)).images
+    return finish(pipe, _finite(ended), shared)
 
 
 def _render_base(
@@ -125,6 +128,7 @@ def _render_base(
             # Single pictures, not lists: diffusers crops around the mask of one.
             (arguments["image"],), (arguments["mask_image"],) = arguments["image"], arguments["mask_image"]
             arguments["padding_mask_crop"] = shared.padding_mask_crop
+    set_watermark(pipe, shared)
     with scheduled(pipe, shared):
         return pipe(**arguments).images
 
@@ -244,7 +248,6 @@ def _mended(pipe: Any) -> Any:
     diffusers casts a float16 VAE to float32 for each decoding. When that decoding fails (out of memory) the VAE
     stays in float32, and every later call would fail over the mixture.
     """
-    pipe.watermark = None
     if pipe.vae.dtype != pipe.unet.dtype:
         pipe.vae.to(pipe.unet.dtype)
     return pipe
@@ -257,10 +260,3 @@ def _finite(tensor: torch.Tensor) -> torch.Tensor:
             "or bfloat16."
         )
     return tensor
-
-
-def _pictures(pipe: Any, decoded: torch.Tensor) -> list[Image.Image]:
-    """Decoded pictures (n, 3, height, width) in 0..1 as diffusers' own processor converts them."""
-    processor = pipe.image_processor
-    pictures: list[Image.Image] = processor.numpy_to_pil(processor.pt_to_numpy(_finite(decoded)))
-    return pictures

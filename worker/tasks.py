@@ -11,13 +11,13 @@ from typing import TypeVar
 import redis
 from celery import Celery
 from celery.exceptions import Ignore
-from PIL import Image
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from farm import keys
 from farm.broker import TASK_NAMES
 from farm.errors import ObjectCorruptError, ObjectMissingError, RenderInterrupted, StoreError
+from farm.formats import format_of
 from farm.progress import Progress, ProgressBoard
 from farm.settings import Settings
 from farm.spec import ImageParameters
@@ -35,7 +35,9 @@ from farm.transitions import (
 from worker import encode, latents, stages
 from worker.inputs import InputCache
 from worker.lease import Lease, LeaseKeeper
+from worker.pictures import Picture, preview
 from worker.pipelines import LoadedPipeline
+from worker.watermark import watermarked
 
 logger = logging.getLogger(__name__)
 
@@ -198,16 +200,22 @@ def _step_reporter(station: Station, lease: Lease) -> Callable[[int, int], None]
 
 
 def _deliver(
-    station: Station, held: Claim, images: Sequence[ImageParameters], pictures: Sequence[Image.Image], seconds: float
+    station: Station, held: Claim, images: Sequence[ImageParameters], pictures: Sequence[Picture], seconds: float
 ) -> bool:
     """Encode and store a batch's pictures, then commit them. False if the attempt had become stale."""
     finished = []
     for claimed, parameters, picture in zip(held.images, images, pictures, strict=True):
-        provenance = {"job": str(held.job_id), "index": str(claimed.index), **station.pipeline.fingerprint}
-        png = encode.encode_png(picture, parameters, provenance)
-        image_key = keys.image_key(held.job_id, claimed.index)
+        provenance = {
+            "job": str(held.job_id),
+            "index": str(claimed.index),
+            **station.pipeline.fingerprint,
+            "watermark": "yes" if watermarked(parameters) else "no",
+        }
+        data = encode.encode(picture, parameters, provenance)
+        delivered = format_of(parameters.output_format)
+        image_key = keys.image_key(held.job_id, claimed.index, delivered.ending)
         thumbnail_key = keys.thumbnail_key(held.job_id, claimed.index)
-        station.store.put(image_key, png, "image/png")
-        station.store.put(thumbnail_key, encode.encode_thumbnail(picture), "image/webp")
-        finished.append(FinishedPicture(claimed.index, image_key, thumbnail_key, sha256(png)))
+        station.store.put(image_key, data, delivered.media_type)
+        station.store.put(thumbnail_key, encode.encode_thumbnail(preview(picture)), "image/webp")
+        finished.append(FinishedPicture(claimed.index, image_key, thumbnail_key, sha256(data)))
     return finish_batch(station.engine, held, station.worker_id, finished, seconds)

@@ -38,7 +38,7 @@ def file(job_id: int, index: int) -> AnyResponse:
     """The picture; ``?download=1`` has the browser save it under its download name."""
     view = get_image(context().engine, job_id, index)
     name = view.download_name if request.args.get("download") else None
-    return _object(view, view.image.image_key, "image/png", name)
+    return _object(view, view.image.image_key, view.format.media_type, name)
 
 
 @blueprint.get("/jobs/<int:job_id>/images/<int:index>/thumbnail")

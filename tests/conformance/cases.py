@@ -19,6 +19,7 @@ def parameters(prompt: str, seed: int, **changes: Any) -> ImageParameters:
         "num_inference_steps": 8,
         "guidance_scale": 5.0,
         "refiner_split": 0.8,
+        "watermark": False,
     }
     return ImageParameters.model_validate({**values, "prompt": prompt, "seed": seed, **changes})
 
@@ -27,7 +28,7 @@ def quiet(_step: int, _steps: int) -> None:
     """Nobody watches."""
 
 
-def render(pipeline: LoadedPipeline, images: list[ImageParameters]) -> list[Image.Image]:
+def render(pipeline: LoadedPipeline, images: list[ImageParameters]) -> list[Any]:
     """The pictures of a batch, with its latents packed as for the store between the stages."""
     if not images[0].refined:
         return stages.render_base_only(pipeline, images, INPUTS, quiet)

@@ -9,7 +9,6 @@ import diffusers
 import torch
 from conformance import reference
 from conformance.cases import INPUTS
-from PIL import Image
 from safetensors.torch import load_file
 
 from farm.spec import ImageParameters
@@ -56,7 +55,7 @@ CONDITIONS = (
 
 
 @cache
-def expected(models_directory: Path, image: ImageParameters) -> Image.Image:
+def expected(models_directory: Path, image: ImageParameters, output_type: str = "pil") -> Any:
     """The picture as someone would render it who reads diffusers' documentation."""
     if image.timesteps is not None:
         schedule: dict[str, Any] = {"timesteps": list(image.timesteps)}
@@ -92,6 +91,8 @@ def expected(models_directory: Path, image: ImageParameters) -> Image.Image:
             "negative_aesthetic_score": image.negative_aesthetic_score,
         },
         scheduler=scheduler,
+        watermark=image.watermark,
+        output_type=output_type,
         prompt=image.prompt,
         prompt_2=image.prompt_2,
         negative_prompt=image.negative_prompt,

@@ -26,12 +26,14 @@ MakeScheduler = Callable[[Any], Any]
 
 
 @cache
-def load(kind: type, path: Path) -> Any:
-    return load_anew(kind, path)
+def load(kind: type, path: Path, watermark: bool | None) -> Any:
+    return load_anew(kind, path, watermark)
 
 
-def load_anew(kind: Any, path: Path, **components: Any) -> Any:
-    pipe = kind.from_pretrained(path, dtype=torch.float32, use_safetensors=True, add_watermarker=False, **components)
+def load_anew(kind: Any, path: Path, watermark: bool | None, **components: Any) -> Any:
+    pipe = kind.from_pretrained(
+        path, dtype=torch.float32, use_safetensors=True, add_watermarker=watermark, **components
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -78,8 +80,10 @@ def render(
     controlnet: Any = None,
     control: dict[str, Any] | None = None,
     of_base: dict[str, Any] | None = None,
+    watermark: bool | None = None,
+    output_type: str = "pil",
     **arguments: Any,
-) -> Image.Image:
+) -> Any:
     """One picture. ``schedule`` is num_inference_steps, timesteps or sigmas; ``arguments`` go to both pipelines."""
     size = {"width": width, "height": height}
     if mask_image is not None:
@@ -96,33 +100,37 @@ def render(
         kind = StableDiffusionXLPipeline
         first = size
     if controlnet is not None:
-        base = load_anew(CONTROLLED[kind], checkpoint / "base", controlnet=controlnet)
+        base = load_anew(CONTROLLED[kind], checkpoint / "base", watermark, controlnet=controlnet)
         first = {**size, **first, **(control or {})}
     else:
-        base = load(kind, checkpoint / "base") if adapt_base is None else load_anew(kind, checkpoint / "base")
+        base = (
+            load(kind, checkpoint / "base", watermark)
+            if adapt_base is None
+            else load_anew(kind, checkpoint / "base", watermark)
+        )
     if adapt_base is not None:
         adapt_base(base)
     first |= of_base or {}
     if split is None and refiner_strength is None:
         with scheduled(base, scheduler):
-            return base(**arguments, **schedule, **first, generator=generator(seed)).images[0]
+            return base(**arguments, **schedule, **first, output_type=output_type, generator=generator(seed)).images[0]
     with scheduled(base, scheduler):
         latents = base(
             **arguments, **schedule, **first, denoising_end=split, output_type="latent", generator=generator(seed)
         ).images
     scores = scores or {}
     if mask_image is None:
-        refiner = load(StableDiffusionXLImg2ImgPipeline, checkpoint / "refiner")
+        refiner = load(StableDiffusionXLImg2ImgPipeline, checkpoint / "refiner", watermark)
         second: dict[str, Any] = {"image": latents}
     else:
-        refiner = load(StableDiffusionXLInpaintPipeline, checkpoint / "refiner")
+        refiner = load(StableDiffusionXLInpaintPipeline, checkpoint / "refiner", watermark)
         second = {**size, "image": latents, "mask_image": mask_image}
     if split is not None:
         second |= {**schedule, "denoising_start": split}
     else:
         second |= {"num_inference_steps": refiner_steps, "strength": refiner_strength}
     if adapt_refiner is not None:
-        refiner = load_anew(type(refiner), checkpoint / "refiner")
+        refiner = load_anew(type(refiner), checkpoint / "refiner", watermark)
         adapt_refiner(refiner)
     with scheduled(refiner, scheduler):
-        return refiner(**arguments, **scores, **second, generator=generator(seed)).images[0]
+        return refiner(**arguments, **scores, **second, output_type=output_type, generator=generator(seed)).images[0]

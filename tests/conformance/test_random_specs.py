@@ -13,6 +13,7 @@ from farm.spec import ImageParameters
 from producer.batching import group_to_batches
 from producer.expand import InputSize, plan_job
 from producer.intake import Intake, Row
+from worker.pictures import preview
 from worker.pipelines import LoadedPipeline
 
 PIXELS = st.sampled_from([64, 72, 128]) | st.integers(-8, 200)
@@ -64,6 +65,8 @@ FIELDS = {
     "ip_adapter": st.sampled_from(["tiny-look", "unknown", None]),
     "ip_adapter_image": PICTURES,
     "ip_adapter_scale": st.sampled_from([0.0, 0.6, 11]),
+    "watermark": st.sampled_from([True, False, None]),
+    "output_format": st.sampled_from(["png", "webp", "png16", "latents", "gif"]),
     "seed": st.integers(-1, 2**63),
     "tpyo": st.just(1),
 }
@@ -135,4 +138,9 @@ def render_all(pipeline: LoadedPipeline, planned: list[ImageParameters]) -> None
         ]
         assert received == images
         pictures = render(pipeline, received)
-        assert {picture.size for picture in pictures} == {(images[0].width, images[0].height)}
+        assert {preview(picture).size for picture in pictures} == {size_of(images[0])}
+
+
+def size_of(image: ImageParameters) -> tuple[int, int]:
+    scale = 8 if image.output_format == "latents" else 1
+    return image.width // scale, image.height // scale

@@ -1,11 +1,15 @@
 """The stages against plain diffusers: equal bit for bit one by one, within 1/255 in batches."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conformance.cases import LANDSCAPE, MASK, PORTRAIT, RING, parameters, render
 from conformance.plain import expected
+from diffusers.pipelines.stable_diffusion_xl.watermark import WATERMARK_BITS
+from imwatermark import WatermarkDecoder
 from PIL import Image
 
 from farm.schedulers import SCHEDULERS
@@ -96,6 +100,10 @@ CASES = {
         for name in ("dpmpp_2m_karras", "euler_a", "dpmpp_sde", "heun", "lcm")
         for kind, picture in (("image", IMAGE), ("inpaint", INPAINT))
     },
+    # diffusers' default: there, where the package is installed.
+    "watermark": parameters("a fox", 1, num_inference_steps=4, watermark=True),
+    "watermark by default": parameters("a fox", 1, num_inference_steps=4, refiner_split=None, watermark=None),
+    "watermark too large": parameters("a fox", 1, **SMALL, watermark=None),
     "scheduler options": parameters(
         "a tree", 5, **SMALL, scheduler="dpmpp_2m", scheduler_options={"solver_order": 3, "euler_at_final": True}
     ),
@@ -108,6 +116,28 @@ def test_one_by_one_every_pixel_is_that_of_plain_diffusers(
 ) -> None:
     (picture,) = render(pipeline, [image])
     assert_equal(picture, expected(models_directory, image))
+
+
+@pytest.mark.parametrize("shared", [SMALL, ALONE, {**ALONE, **INPAINT}], ids=["refined", "base alone", "inpaint"])
+def test_more_than_eight_bits_and_latents_are_those_of_plain_diffusers(
+    pipeline: LoadedPipeline, models_directory: Path, shared: dict[str, Any]
+) -> None:
+    fine, raw = (parameters("a fox", 1, **shared, output_format=name) for name in ("png16", "latents"))
+    assert np.array_equal(render(pipeline, [fine])[0], expected(models_directory, fine, "np"))
+    assert torch.equal(render(pipeline, [raw])[0], expected(models_directory, raw, "latent"))
+
+
+def test_the_watermark_can_be_read(pipeline: LoadedPipeline) -> None:
+    decoder = WatermarkDecoder("bits", len(WATERMARK_BITS))
+
+    def bits(watermark: bool | None) -> list[bool]:
+        image = parameters("a fox", 1, width=512, height=512, num_inference_steps=2, refiner_split=None)
+        picture = render(pipeline, [image.model_copy(update={"watermark": watermark})])[0]
+        return [bool(bit) for bit in decoder.decode(np.asarray(picture)[:, :, ::-1], "dwtDct")]
+
+    wanted = [bool(bit) for bit in WATERMARK_BITS]
+    matching = {wish: sum(a == b for a, b in zip(bits(wish), wanted, strict=True)) for wish in (True, None, False)}
+    assert matching[True] == matching[None] > 40 > matching[False]
 
 
 def test_the_cases_differ_from_each_other(models_directory: Path) -> None:

@@ -27,7 +27,14 @@ SMALL = {"size": "192x128", "steps": 6, "refiner_split": 0.6}
 ROWS = [
     {"prompt": "a red fox in the snow", "steps": 8, "refiner_split": 0.8},
     {"prompt": "an owl at night, watercolor", "steps": 13, "refiner_split": 0.5, "seed": 2**40},
-    {"prompt": "a 狐 in Füchsen", "steps": 5, "refiner_split": 0.7, "size": "320x192", "negative_prompt": "blurry"},
+    {
+        "prompt": "a 狐 in Füchsen",
+        "steps": 5,
+        "refiner_split": 0.7,
+        "size": "320x192",
+        "negative_prompt": "blurry",
+        "watermark": False,
+    },
     {"prompt": "the base alone", "steps": 6, "refiner_split": None, "negative_prompt": ""},
     {"prompt": "a castle", "steps": 20, "refiner_split": 0.9, "guidance_scale": 7.5},
     {"prompt": "what else it takes", **SMALL, "guidance_rescale": 0.7, "clip_skip": 1},

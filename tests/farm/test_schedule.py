@@ -32,7 +32,7 @@ def pipeline(models_directory: Path) -> LoadedPipeline:
 @pytest.fixture(scope="module")
 def refiner(pipeline: LoadedPipeline, models_directory: Path) -> StableDiffusionXLImg2ImgPipeline:
     refiner: StableDiffusionXLImg2ImgPipeline = reference.load(
-        StableDiffusionXLImg2ImgPipeline, models_directory / "tiny" / "refiner"
+        StableDiffusionXLImg2ImgPipeline, models_directory / "tiny" / "refiner", watermark=False
     )
     return refiner
 

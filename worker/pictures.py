@@ -1,0 +1,49 @@
+"""What a stage hands over for each image, by the format that was asked for."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from farm.spec import SharedParameters
+
+Picture = Image.Image | np.ndarray[Any, np.dtype[np.float32]] | torch.Tensor
+"""8 bits per channel as PIL; more as floats (height, width, 3) in 0..1; or the latents (4, height / 8, width / 8)."""
+
+#: "Linear" preview of SDXL's latents: RGB in -1..1 from four channels, fitted by the community and used by ComfyUI
+#: (comfy/latent_formats.py, class SDXL).
+LATENT_TO_RGB = (
+    (0.3651, 0.4232, 0.4341),
+    (-0.2533, -0.0042, 0.1068),
+    (0.1076, 0.1111, -0.0362),
+    (-0.3165, -0.2492, -0.2188),
+)
+LATENT_RGB_BIAS = (0.1084, -0.0175, -0.0011)
+
+
+def output_type(shared: SharedParameters) -> str:
+    """``output_type`` of the pipeline's call that ends the picture."""
+    return "latent" if shared.output_format == "latents" else "pt"
+
+
+def finish(pipe: Any, ended: torch.Tensor, shared: SharedParameters) -> list[Picture]:
+    """What the call returned, decoded (n, 3, height, width) in 0..1 or latents, as one picture per image."""
+    if shared.output_format == "latents":
+        return list(ended.float().cpu())
+    processor = pipe.image_processor
+    decoded = processor.pt_to_numpy(ended)
+    if shared.output_format == "png16":
+        return list(decoded)
+    pictures: list[Picture] = processor.numpy_to_pil(decoded)
+    return pictures
+
+
+def preview(picture: Picture) -> Image.Image:
+    """The picture as PIL with 8 bits per channel; of latents an approximation in an eighth of the size."""
+    if isinstance(picture, Image.Image):
+        return picture
+    if isinstance(picture, torch.Tensor):
+        rgb = torch.einsum("chw,cr->hwr", picture, torch.tensor(LATENT_TO_RGB)) + torch.tensor(LATENT_RGB_BIAS)
+        picture = ((rgb + 1) / 2).clamp(0, 1).numpy()
+    return Image.fromarray((picture * 255).round().astype(np.uint8))

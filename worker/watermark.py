@@ -1,0 +1,41 @@
+"""The invisible watermark that diffusers puts into SDXL's pictures."""
+
+from functools import cache
+from typing import Any
+
+from diffusers.utils import is_invisible_watermark_available
+
+from farm.errors import FarmError
+from farm.spec import MIN_WATERMARK_PIXELS, SharedParameters
+
+
+class WatermarkMissingError(FarmError):
+    """A watermark is asked for, and the package that makes it is not installed."""
+
+
+def watermarked(shared: SharedParameters) -> bool:
+    """Whether the pictures get one. Raises WatermarkMissingError where they should and cannot."""
+    if shared.watermark is False or shared.output_format == "latents":
+        return False
+    if not is_invisible_watermark_available():
+        if shared.watermark:
+            raise WatermarkMissingError(
+                "watermark: this worker lacks the package invisible-watermark; install it "
+                "(pip install --no-deps invisible-watermark, beside opencv-python-headless and PyWavelets) "
+                "or leave the watermark out"
+            )
+        return False
+    # diffusers leaves out pictures that are less than 256 wide, and fails over wider ones that are as small.
+    return shared.width >= 256 and shared.width * shared.height >= MIN_WATERMARK_PIXELS
+
+
+def set_watermark(pipe: Any, shared: SharedParameters) -> None:
+    """Have the pipeline's next call put the watermark in, or not. Raises WatermarkMissingError."""
+    pipe.watermark = _watermarker() if watermarked(shared) else None
+
+
+@cache
+def _watermarker() -> Any:
+    from diffusers.pipelines.stable_diffusion_xl.watermark import StableDiffusionXLWatermarker
+
+    return StableDiffusionXLWatermarker()
