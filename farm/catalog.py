@@ -12,12 +12,14 @@ Users name an entry and never a checkpoint. The built-in entries can be extended
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from farm.adapters import ControlNet, IpAdapter, Lora, TextualInversion, local_path
 from farm.errors import ConfigurationError, NotFoundError
+from farm.schedulers import SchedulerOptions
+from farm.spec import ImageParameters
 
 
 class Defaults(BaseModel):
@@ -29,7 +31,11 @@ class Defaults(BaseModel):
     height: int = 1024
     num_inference_steps: int = 40
     guidance_scale: float = 5.0
-    refiner_split: float = 0.8
+    refiner_split: float | None = 0.8
+    scheduler: str | None = None
+    scheduler_options: SchedulerOptions = SchedulerOptions()
+    guidance_rescale: float = 0.0
+    clip_skip: int | None = None
 
 
 class Pipeline(BaseModel):
@@ -49,7 +55,43 @@ class Pipeline(BaseModel):
     batch_size: int = Field(default=4, ge=1, le=64)
     max_width: int = 2048
     max_height: int = 2048
+    max_num_inference_steps: int = 1000
+    max_guidance_scale: float = 100.0
+    """Few-step models were distilled without guidance: more of it only spoils their pictures."""
     defaults: Defaults = Defaults()
+
+    vae: str | None = None
+    """A VAE in place of the checkpoint's own, for base and refiner: a folder or a name on the model hub."""
+    unet: str | None = None
+    """A UNet in place of the base's own."""
+
+    offload: Literal["none", "model", "sequential"] = "none"
+    """What leaves the device's memory while it is not needed; slower, and only with a GPU."""
+    vae_slicing: bool = False
+    vae_tiling: bool = False
+    attention_slicing: bool = False
+
+    compile: Literal["none", "regional", "full"] = "none"
+    """torch.compile of the UNets: their repeated blocks, or the whole."""
+    channels_last: bool = False
+    fused_qkv: bool = False
+    xformers: bool = False
+
+    @model_validator(mode="after")
+    def _defaults_are_possible(self) -> Self:
+        for checkpoint in (self.base, self.refiner, self.vae, self.unet):
+            if checkpoint is not None and checkpoint.endswith((".ckpt", ".pt", ".pth", ".bin")):
+                raise ValueError(
+                    f"{checkpoint} is a pickle, which can run code when it is loaded; convert it to safetensors"
+                )
+        values = {**self.defaults.model_dump(exclude_none=True), "pipeline": self.name, "prompt": "any", "seed": 0}
+        if self.refiner is None:
+            values.pop("refiner_split", None)
+        image = ImageParameters.model_validate(values)
+        for name in ("num_inference_steps", "guidance_scale"):
+            if getattr(image, name) > getattr(self, f"max_{name}"):
+                raise ValueError(f"the default of {name} exceeds max_{name}")
+        return self
 
     def local_path(self, checkpoint: str, models_directory: Path) -> str:
         """Where to load ``checkpoint`` from: relative folders are resolved, hub names pass through."""
@@ -71,6 +113,7 @@ class _File(BaseModel):
     ip_adapters: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
+_TRAILING = SchedulerOptions(timestep_spacing="trailing")
 BUILT_IN = (
     Pipeline(
         name="sdxl-1.0",
@@ -79,6 +122,50 @@ BUILT_IN = (
         dtype="float16",
         variant="fp16",
         batch_size=4,
+    ),
+    # Distilled models, as their model cards and diffusers' documentation run them.
+    Pipeline(
+        name="sdxl-turbo",
+        base="stabilityai/sdxl-turbo",
+        variant="fp16",
+        max_num_inference_steps=4,
+        max_guidance_scale=1.0,
+        defaults=Defaults(
+            width=512,
+            height=512,
+            num_inference_steps=1,
+            guidance_scale=0.0,
+            scheduler="euler_a",
+            scheduler_options=_TRAILING,
+        ),
+    ),
+    Pipeline(
+        name="sdxl-lcm",
+        base="stabilityai/stable-diffusion-xl-base-1.0",
+        unet="latent-consistency/lcm-sdxl",
+        variant="fp16",
+        max_num_inference_steps=8,
+        # This UNet takes the scale as an input, and needs no second pass for it.
+        max_guidance_scale=13.0,
+        defaults=Defaults(num_inference_steps=4, guidance_scale=8.0, scheduler="lcm"),
+    ),
+    Pipeline(
+        name="tiny-turbo",
+        base="./tiny/base",
+        dtype="float32",
+        batch_size=8,
+        max_width=1024,
+        max_height=1024,
+        max_num_inference_steps=4,
+        max_guidance_scale=1.0,
+        defaults=Defaults(
+            width=256,
+            height=256,
+            num_inference_steps=2,
+            guidance_scale=0.0,
+            scheduler="euler_a",
+            scheduler_options=_TRAILING,
+        ),
     ),
     Pipeline(
         name="tiny",
@@ -93,7 +180,7 @@ BUILT_IN = (
 )
 
 
-_TINY = {"pipelines": ("tiny",)}
+_TINY = {"pipelines": ("tiny", "tiny-turbo")}
 BUILT_IN_LORAS = tuple(
     Lora(name=name, path=f"./tiny-adapters/{name}.safetensors", **_TINY) for name in ("tiny-warm", "tiny-cool")
 )

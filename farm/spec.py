@@ -204,7 +204,13 @@ class SharedParameters(BaseModel):
     @property
     def alone(self) -> bool:
         """Whether diffusers can render only one such image at a time, or would let its neighbours change it."""
-        return self.scheduler_entry.alone or self.padding_mask_crop is not None or len(self.controlnet) > 1
+        return (
+            self.scheduler_entry.alone
+            or self.padding_mask_crop is not None
+            or len(self.controlnet) > 1
+            # Embeddings of different lengths do not fit into one tensor.
+            or self.prompt_syntax == "compel"
+        )
 
 
 class ImageParameters(SharedParameters):
@@ -422,6 +428,8 @@ def _picture_problems(image: ImageParameters) -> Iterator[tuple[str, str]]:
         yield "watermark", "goes into pictures, and latents are none; leave it out"
     if image.negative_prompt_2 is not None and image.negative_prompt is None:
         yield "negative_prompt_2", "needs negative_prompt, without which diffusers ignores it"
+    if image.prompt_syntax == "compel" and image.clip_skip is not None:
+        yield "clip_skip", "is unknown to compel; leave it out, or take prompt_syntax plain"
     if image.prompt_syntax == "compel" and image.textual_inversions:
         yield "prompt_syntax", "compel and textual_inversions cannot be combined; leave one out"
 

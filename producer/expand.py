@@ -227,6 +227,10 @@ def _limits(image: ImageParameters, catalog: Catalog, pipeline: Pipeline, line: 
         problems.append(Problem("width", f"{image.width} exceeds the {pipeline.max_width} of {pipeline.name}", line))
     if image.height > pipeline.max_height:
         problems.append(Problem("height", f"{image.height} exceeds the {pipeline.max_height} of {pipeline.name}", line))
+    for name in ("num_inference_steps", "guidance_scale"):
+        limit = getattr(pipeline, f"max_{name}")
+        if getattr(image, name) > limit:
+            problems.append(Problem(name, f"{getattr(image, name)} exceeds the {limit} of {pipeline.name}", line))
     if image.refined and pipeline.refiner is None:
         field = "refiner_split" if image.refiner_split is not None else "refiner_strength"
         problems.append(Problem(field, f"{pipeline.name} has no refiner; leave it out", line))

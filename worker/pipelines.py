@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AutoencoderKL,
     StableDiffusionXLControlNetImg2ImgPipeline,
     StableDiffusionXLControlNetInpaintPipeline,
     StableDiffusionXLControlNetPipeline,
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
+    UNet2DConditionModel,
 )
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
@@ -24,6 +26,7 @@ from farm.errors import ConfigurationError
 from farm.spec import Mode
 from farm.states import Stage
 from worker.adapters import Adapters
+from worker.options import apply_options
 from worker.tiny import write_tiny_checkpoint
 from worker.tiny_adapters import write_tiny_adapters
 
@@ -114,10 +117,14 @@ def load(
     base = refiner = None
     if Stage.BASE in stages:
         path = entry.local_path(entry.base, models_directory)
-        base = _from_pretrained(StableDiffusionXLPipeline, entry, path, device, {})
+        base = _from_pretrained(StableDiffusionXLPipeline, entry, path, device, _overrides(entry, models_directory))
     if Stage.REFINER in stages and entry.refiner is not None:
         path = entry.local_path(entry.refiner, models_directory)
-        shared = {} if base is None else {name: getattr(base, name) for name in SHARED}
+        shared = (
+            _overrides(entry.model_copy(update={"unet": None}), models_directory)
+            if base is None
+            else {name: getattr(base, name) for name in SHARED}
+        )
         refiner = _from_pretrained(StableDiffusionXLImg2ImgPipeline, entry, path, device, shared)
     adapters = {
         stage: Adapters(pipe, models_directory)
@@ -134,7 +141,12 @@ def _from_pretrained(kind: Any, entry: Pipeline, path: str, device: str, shared:
     try:
         pipe = kind.from_pretrained(
             path, dtype=getattr(torch, entry.dtype), variant=entry.variant, use_safetensors=True, **shared
-        ).to(device)
+        )
+        if entry.offload == "none":
+            pipe.to(device)
+        apply_options(pipe, entry, device)
+    except ConfigurationError:
+        raise
     except Exception as error:
         # Whatever the libraries trip over, in a checkpoint or a driver, the operator is who can mend it.
         raise ConfigurationError(
@@ -150,6 +162,23 @@ def _from_pretrained(kind: Any, entry: Pipeline, path: str, device: str, shared:
             )
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def _overrides(entry: Pipeline, models_directory: Path) -> dict[str, Any]:
+    """Components that the entry wants in place of the checkpoint's own."""
+    components = {}
+    for name, kind, path in (("vae", AutoencoderKL, entry.vae), ("unet", UNet2DConditionModel, entry.unet)):
+        if path is None:
+            continue
+        located = entry.local_path(path, models_directory)
+        try:
+            components[name] = kind.from_pretrained(located, dtype=getattr(torch, entry.dtype), use_safetensors=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ConfigurationError(
+                f"Pipeline {entry.name!r}: its {name} {located} cannot be loaded ({error}). Name a folder in "
+                f"diffusers' layout with safetensors weights, or a repository of the model hub."
+            ) from error
+    return components
 
 
 def _fingerprint(entry: Pipeline, device: str) -> dict[str, str]:

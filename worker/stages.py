@@ -17,6 +17,7 @@ from farm.states import Stage
 from worker.inputs import Inputs
 from worker.pictures import Picture, finish, output_type
 from worker.pipelines import LoadedPipeline
+from worker.prompts import prompt_arguments
 from worker.scheduling import scheduled
 from worker.watermark import set_watermark
 
@@ -84,7 +85,7 @@ def render_refiner(
     inpaint = shared.mode == "inpaint"
     _adapt(pipeline, Stage.REFINER, shared)
     pipe = _mended(pipeline.mode(Stage.REFINER, "inpaint" if inpaint else "image"))
-    arguments = _common(images, on_step) | _aesthetics(shared)
+    arguments = _common(pipe, images, on_step) | _aesthetics(shared)
     if shared.refiner_split is not None:
         arguments |= _steps(shared) | {"denoising_start": shared.refiner_split}
     else:
@@ -108,7 +109,7 @@ def _render_base(
     pipe = _mended(
         pipeline.controlled(shared.mode, shared.controlnet) if control else pipeline.mode(Stage.BASE, shared.mode)
     )
-    arguments = _common(images, on_step) | _steps(shared) | control | more
+    arguments = _common(pipe, images, on_step) | _steps(shared) | control | more
     if shared.ip_adapter is not None:
         arguments["ip_adapter_image_embeds"] = pipeline.adapters[Stage.BASE].image_embeds(
             inputs[shared.ip_adapter_image or ""], guided=shared.guidance_scale > 1
@@ -188,7 +189,7 @@ def _check(images: Sequence[ImageParameters], *, refined: bool) -> ImageParamete
     return images[0]
 
 
-def _common(images: Sequence[ImageParameters], on_step: OnStep) -> dict[str, Any]:
+def _common(pipe: Any, images: Sequence[ImageParameters], on_step: OnStep) -> dict[str, Any]:
     """What every pipeline's call is given."""
     shared = images[0]
 
@@ -197,24 +198,13 @@ def _common(images: Sequence[ImageParameters], on_step: OnStep) -> dict[str, Any
         return tensors
 
     return {
-        **_prompts(images),
+        **prompt_arguments(pipe, images),
         **{name: getattr(shared, name) for name in _CONDITIONS if name != "guidance_rescale" or not shared.controlnet},
         # One generator per image, on the CPU, seeded anew in each stage: a picture depends neither on the device's
         # generator nor on its neighbours in the batch.
         "generator": [torch.Generator("cpu").manual_seed(image.seed) for image in images],
         "callback_on_step_end": callback,
     }
-
-
-def _prompts(images: Sequence[ImageParameters]) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"prompt": [image.prompt for image in images]}
-    # Without a second prompt diffusers gives the first one to both encoders; in a batch the others may have one.
-    arguments["prompt_2"] = [image.prompt_2 or image.prompt for image in images]
-    if images[0].negative_prompt is not None:
-        # None is not "": diffusers gives it an unconditional embedding of zeros.
-        arguments["negative_prompt"] = [image.negative_prompt for image in images]
-        arguments["negative_prompt_2"] = [image.negative_prompt_2 or image.negative_prompt for image in images]
-    return arguments
 
 
 def _steps(shared: ImageParameters) -> dict[str, Any]:

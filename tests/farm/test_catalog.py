@@ -3,9 +3,13 @@
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, select
 
 from farm.catalog import Catalog
-from farm.errors import ConfigurationError, NotFoundError
+from farm.errors import ConfigurationError, InvalidSubmissionError, NotFoundError
+from farm.models import Batch
+from producer.intake import Intake, Row
+from producer.submit import submit_job
 
 
 def test_the_real_sdxl_is_named_in_full() -> None:
@@ -24,7 +28,7 @@ def test_a_file_extends_and_replaces(tmp_path: Path) -> None:
     assert catalog.get("mine").local_path("./mine", Path("/models")) == "/models/mine"
     assert catalog.get("mine").defaults.width == 512
     assert catalog.get("tiny").refiner is None
-    assert {entry.name for entry in catalog} == {"mine", "tiny", "sdxl-1.0"}
+    assert {entry.name for entry in catalog} == {"mine", "tiny", "tiny-turbo", "sdxl-1.0", "sdxl-turbo", "sdxl-lcm"}
 
 
 @pytest.mark.parametrize(
@@ -38,5 +42,56 @@ def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
 
 
 def test_an_unknown_pipeline_is_answered_with_those_that_exist() -> None:
-    with pytest.raises(NotFoundError, match="sdxl-1.0, tiny"):
+    with pytest.raises(NotFoundError, match="sdxl-1.0, sdxl-lcm, sdxl-turbo, tiny, tiny-turbo"):
         Catalog.load().get("sdxl")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ('base = "/models/old.ckpt"', "is a pickle, which can run code"),
+        ('base = "/m"\nvae = "/models/vae.pt"', "is a pickle, which can run code"),
+        ('base = "/m"\ndefaults.scheduler = "eulr"', "there is no 'eulr'; the schedulers are"),
+        ('base = "/m"\nmax_num_inference_steps = 4', "num_inference_steps exceeds max_num_inference_steps"),
+        ('base = "/m"\noffload = "disk"', "offload"),
+    ],
+)
+def test_an_entry_that_cannot_work_is_refused_when_the_catalog_is_read(
+    tmp_path: Path, table: str, message: str
+) -> None:
+    path = tmp_path / "catalog.toml"
+    path.write_text(f"[pipelines.mine]\n{table}\n")
+    with pytest.raises(ConfigurationError, match=message):
+        Catalog.load(path)
+
+
+def test_adapters_come_from_the_file_too(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.toml"
+    path.write_text(
+        '[loras.pixels]\npath = "./loras/pixels.safetensors"\npipelines = ["sdxl-1.0"]\n'
+        '[controlnets.canny]\npath = "diffusers/controlnet-canny-sdxl-1.0"\nvariant = "fp16"\n'
+    )
+    catalog = Catalog.load(path)
+    pixels = catalog.loras.get("pixels")
+    assert pixels.located(Path("/models")) == ("/models/loras", "pixels.safetensors")
+    assert pixels.fits("sdxl-1.0")
+    assert not pixels.fits("tiny")
+    assert catalog.controlnets.get("canny").located(Path("/m")) == ("diffusers/controlnet-canny-sdxl-1.0", None)
+    assert catalog.loras.get("tiny-warm").fits("tiny")
+    with pytest.raises(NotFoundError, match="There is no LoRA 'none'; the catalog holds pixels, tiny-cool, tiny-warm"):
+        catalog.loras.get("none")
+    path.write_text('[loras.old]\npath = "/m"\nweight_name = "x.bin"\n')
+    with pytest.raises(ConfigurationError, match=r"x.bin is a pickle"):
+        Catalog.load(path)
+
+
+def test_a_few_step_model_takes_few_steps_and_no_guidance(engine: Engine) -> None:
+    receipt = submit_job(engine, Catalog.load(), "tiny-turbo", {}, Intake([Row({"prompt": "a fox"})]))
+    with engine.connect() as connection:
+        parameters = connection.execute(select(Batch.parameters).where(Batch.job_id == receipt.job_id)).scalar_one()
+    assert parameters["num_inference_steps"] == 2
+    assert parameters["guidance_scale"] == 0.0
+    assert (parameters["scheduler"], parameters["scheduler_options"]) == ("euler_a", {"timestep_spacing": "trailing"})
+    for fields, field in (({"steps": 5}, "num_inference_steps"), ({"guidance_scale": 5}, "guidance_scale")):
+        with pytest.raises(InvalidSubmissionError, match=f"{field}: .* exceeds the .* of tiny-turbo"):
+            submit_job(engine, Catalog.load(), "tiny-turbo", fields, Intake([Row({"prompt": "a fox"})]))

@@ -1,0 +1,133 @@
+"""Options of a catalog entry, against plain diffusers with the same calls."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from conformance import reference
+from conformance.cases import parameters, render
+
+from farm.catalog import Catalog, Pipeline
+from farm.errors import ConfigurationError
+from farm.states import Stage
+from worker.pipelines import load
+
+IMAGE = parameters("a fox", 1, width=192, height=128, num_inference_steps=4, refiner_split=None)
+TINY = Catalog.load().get("tiny")
+
+
+def entry(**options: Any) -> Pipeline:
+    return Pipeline.model_validate({**TINY.model_dump(), "refiner": None, **options})
+
+
+def plain(models: Path, prepare: Callable[[Any], object]) -> np.ndarray[Any, Any]:
+    pipe = reference.load_anew(diffusers.StableDiffusionXLPipeline, models / "tiny" / "base", watermark=False)
+    prepare(pipe)
+    picture = pipe(
+        prompt="a fox",
+        width=192,
+        height=128,
+        num_inference_steps=4,
+        guidance_scale=5.0,
+        generator=torch.Generator("cpu").manual_seed(1),
+    ).images[0]
+    return np.asarray(picture)
+
+
+@pytest.mark.parametrize(
+    ("options", "prepare"),
+    [
+        ({"vae_slicing": True}, lambda pipe: pipe.vae.enable_slicing()),
+        ({"vae_tiling": True}, lambda pipe: pipe.vae.enable_tiling()),
+        ({"attention_slicing": True}, lambda pipe: pipe.enable_attention_slicing()),
+        ({"channels_last": True}, lambda pipe: pipe.unet.to(memory_format=torch.channels_last)),
+        ({"fused_qkv": True}, lambda pipe: pipe.fuse_qkv_projections(unet=True, vae=False)),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_an_option_is_what_diffusers_does_under_its_name(
+    models_directory: Path, options: dict[str, bool], prepare: Callable[[Any], object]
+) -> None:
+    pipeline = load(entry(**options), models_directory, "cpu", {Stage.BASE})
+    assert np.array_equal(np.asarray(render(pipeline, [IMAGE])[0]), plain(models_directory, prepare))
+
+
+def test_a_vae_of_ones_own_replaces_the_checkpoints(models_directory: Path, tmp_path: Path) -> None:
+    vae = diffusers.AutoencoderKL.from_pretrained(models_directory / "tiny" / "base" / "vae", use_safetensors=True)
+    with torch.no_grad():
+        vae.decoder.conv_out.bias += 0.3
+    vae.save_pretrained(tmp_path / "vae", safe_serialization=True)
+    own = Pipeline.model_validate({**TINY.model_dump(), "vae": str(tmp_path / "vae")})
+    pipeline = load(own, models_directory, "cpu", frozenset(Stage))
+    assert pipeline.base.vae is pipeline.refiner.vae
+    picture = np.asarray(render(pipeline, [IMAGE])[0])
+    assert np.array_equal(picture, plain(models_directory, lambda pipe: setattr(pipe, "vae", vae)))
+    alone = load(own, models_directory, "cpu", {Stage.REFINER})
+    assert torch.equal(alone.refiner.vae.decoder.conv_out.bias, vae.decoder.conv_out.bias)
+
+
+def test_a_unet_of_ones_own_replaces_the_bases(models_directory: Path, tmp_path: Path) -> None:
+    unet = diffusers.UNet2DConditionModel.from_pretrained(
+        models_directory / "tiny" / "base" / "unet", use_safetensors=True
+    )
+    with torch.no_grad():
+        unet.conv_out.weight *= 0.5
+    unet.save_pretrained(tmp_path / "unet", safe_serialization=True)
+    own = Pipeline.model_validate({**TINY.model_dump(), "unet": str(tmp_path / "unet")})
+    pipeline = load(own, models_directory, "cpu", frozenset(Stage))
+    picture = np.asarray(render(pipeline, [IMAGE])[0])
+    assert np.array_equal(picture, plain(models_directory, lambda pipe: setattr(pipe, "unet", unet)))
+    with pytest.raises(ConfigurationError, match="its unet .* cannot be loaded"):
+        load(own.model_copy(update={"unet": str(tmp_path / "none")}), models_directory, "cpu", {Stage.BASE})
+
+
+def test_no_weight_is_in_memory_twice(models_directory: Path) -> None:
+    pipeline = load(TINY, models_directory, "cpu", frozenset(Stage))
+    pipes = [
+        *(pipeline.mode(Stage.BASE, mode) for mode in ("text", "image", "inpaint")),
+        *(pipeline.mode(Stage.REFINER, mode) for mode in ("image", "inpaint")),
+        *(pipeline.controlled(mode, ["tiny-edges"]) for mode in ("text", "image", "inpaint")),
+    ]
+    for part in ("text_encoder_2", "vae", "tokenizer_2"):
+        assert len({id(getattr(pipe, part)) for pipe in pipes}) == 1, part
+    assert len({id(pipe.unet) for pipe in pipes}) == 2
+    assert len({id(pipe.text_encoder) for pipe in pipes if pipe.text_encoder is not None}) == 1
+    assert len({id(pipe.controlnet) for pipe in pipes[5:]}) == 1
+    weights = [weight for pipe in pipes for module in (pipe.unet, pipe.vae) for weight in module.parameters()]
+    addresses = {weight.data_ptr() for weight in weights}
+    once = {
+        weight.data_ptr()
+        for module in (pipeline.base.unet, pipeline.refiner.unet, pipeline.base.vae)
+        for weight in module.parameters()
+    }
+    assert addresses == once
+    assert {weight.dtype for weight in weights} == {torch.float32}
+
+
+def test_other_modes_keep_the_dtype(models_directory: Path) -> None:
+    half = load(entry(dtype="bfloat16"), models_directory, "cpu", {Stage.BASE})
+    for mode in ("image", "inpaint"):
+        assert half.mode(Stage.BASE, mode).unet.dtype == torch.bfloat16
+
+
+def test_what_the_machine_lacks_is_named(models_directory: Path) -> None:
+    with pytest.raises(ConfigurationError, match="offload moves weights off a GPU"):
+        load(entry(offload="model"), models_directory, "cpu", {Stage.BASE})
+    with pytest.raises(ConfigurationError, match="xformers cannot be used"):
+        load(entry(xformers=True), models_directory, "cpu", {Stage.BASE})
+
+
+@pytest.mark.parametrize("mode", ["regional", "full"])
+def test_compiling_is_asked_of_torch(models_directory: Path, mode: str) -> None:
+    # Compiling itself is put off to the first picture, and needs a C++ compiler.
+    unet = load(entry(compile=mode), models_directory, "cpu", {Stage.BASE}).base.unet
+    compiled = [name for name, module in unet.named_modules() if module._compiled_call_impl is not None]
+    if mode == "full":
+        assert compiled == [""]
+    else:
+        assert compiled
+        assert all("transformer_blocks" in name for name in compiled)
