@@ -10,11 +10,12 @@ import time
 from pathlib import Path
 
 import httpx
+from PIL import Image
 
 from farm.embedded import free_port
 from producer.client import Farm
 from producer.commands import save, wait_for
-from producer.contact_sheet import contact_sheet
+from producer.grids import Sheet, in_order
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / ".farm"
@@ -68,8 +69,13 @@ def render(url: str) -> None:
         pictures = save(farm, job, OUTPUT)
         if job["state"] != "completed":
             raise SystemExit(f"The job is {job['state']}: {job['errors']}")
-    sheet = OUTPUT / "contact-sheet.png"
-    contact_sheet(pictures).save(sheet)
+        sheet = OUTPUT / "contact-sheet.png"
+        images = list(farm.images(job["id"]))
+    grid = Sheet(in_order(images), edge=256)
+    for image, path in zip(images, pictures, strict=True):
+        with Image.open(path) as picture:
+            grid.paste(image["index"], picture)
+    grid.picture.save(sheet)
     print(f"{len(pictures)} pictures and {sheet.name} are in {OUTPUT.relative_to(ROOT)}/")
 
 

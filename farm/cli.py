@@ -18,7 +18,8 @@ app = typer.Typer(
     name="farm",
     help="A render farm for Stable Diffusion XL.\n\n"
     "Start one on this machine with `farm up`, hand it prompts with `farm submit`, and fetch the pictures with "
-    "`farm download`. A cluster runs the same parts one by one: `farm producer`, `farm worker`, `farm dashboard`.",
+    "`farm download` or `farm grid`. A cluster runs the same parts one by one: `farm producer`, `farm worker`, "
+    "`farm dashboard`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -26,7 +27,7 @@ app = typer.Typer(
 
 USER = "The user's side (over HTTP, from any machine)"
 OPERATOR = "The operator's side"
-for command in (commands.submit, commands.jobs, commands.show, commands.cancel, commands.download):
+for command in (commands.submit, commands.jobs, commands.show, commands.cancel, commands.download, commands.grid):
     app.command(rich_help_panel=USER)(command)
 
 DevicesOption = Annotated[

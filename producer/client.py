@@ -1,6 +1,7 @@
 """The Python client: talks to a farm over its HTTP API, and imports nothing heavy."""
 
 import hashlib
+import io
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
+from PIL import Image
 
 from farm.errors import FarmError, InvalidSubmissionError, NotFoundError, Problem
 from farm.record import find_farm
@@ -130,6 +132,11 @@ class Farm:
             after = page["next"]
             if after is None:
                 return
+
+    def picture(self, image: Json) -> Image.Image:
+        """A finished image, one of ``images``, as a picture; of latents their thumbnail."""
+        url = image["thumbnail_url" if image["output_format"] == "latents" else "file_url"]
+        return Image.open(io.BytesIO(self._request("GET", url).content))
 
     def download(
         self, job_id: int, directory: Path, on_progress: Callable[[DownloadProgress], None] | None = None

@@ -13,7 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from farm.errors import FarmError, InvalidSubmissionError
+from producer import grids
 from producer.client import DownloadProgress, Farm, Json
+from producer.intake import ALIASES
 
 #: Exit status for input that was refused, as of a wrong command line.
 EXIT_REFUSED = 2
@@ -195,6 +197,43 @@ def download(
         print_json({"files": [str(path) for path in files]}, only_if=as_json)
         if not as_json:
             output.print(f"{len(files)} pictures in {directory}", highlight=False)
+
+
+def grid(
+    job_id: JobArgument,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The picture to write: .png, .jpg or .webp.")],
+    by: Annotated[
+        str | None, typer.Option(metavar="X[,Y]", help="Columns (and rows) by the values of these parameters.")
+    ] = None,
+    images: Annotated[str | None, typer.Option(metavar="0,5,7-9", help="Only these images.  [default: all]")] = None,
+    columns: Annotated[int | None, typer.Option(min=1, help="Columns of a grid in reading order.")] = None,
+    cell: Annotated[int, typer.Option(min=16, max=2048, help="Edge of a cell in pixels.")] = 256,
+    labels: Annotated[bool, typer.Option(help="Write captions and values beside the pictures.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Make one picture of a job's finished pictures.
+
+    Examples:
+
+        farm grid 7 sheet.png
+
+        farm grid 7 sweep.png --by guidance_scale,num_inference_steps
+    """
+    with friendly_errors(), Farm() as farm:
+        found = grids.chosen(list(farm.images(job_id, state="completed")), images)
+        names = [ALIASES.get(name.strip(), name.strip()) for name in by.split(",")] if by else []
+        layout = grids.by_values(found, names) if names else grids.in_order(found, columns)
+        sheet = grids.Sheet(layout, cell, labels=labels)
+        with progress_bar() as progress:
+            for image in progress.track(found, description="pasting"):
+                sheet.paste(image["index"], farm.picture(image))
+        try:
+            sheet.picture.save(file)
+        except (ValueError, OSError) as error:
+            raise typer.BadParameter(f"{file} cannot be written: {error}", param_hint="FILE") from error
+        print_json({"file": str(file), "images": len(found)}, only_if=as_json)
+        if not as_json:
+            output.print(f"{len(found)} pictures in {file}", highlight=False)
 
 
 def wait_for(farm: Farm, job_id: int) -> Json:

@@ -8,6 +8,7 @@ import typer
 
 from dashboard.app import create_app
 from dashboard.context import EXTENSION
+from farm.catalog import Defaults, Pipeline
 from farm.cli import app
 from farm.settings import Settings
 from farm.states import BATCH_TRANSITIONS, FINAL_BATCH_STATES, BatchState
@@ -27,6 +28,16 @@ def test_every_setting_is_documented_with_its_default() -> None:
         if field.default is not None and field.default_factory is None:
             documented = rows[f"FARM_{name.upper()}"].strip("`")
             assert documented == f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
+
+
+def test_every_field_of_the_catalog_is_documented() -> None:
+    table = read("docs/settings.md").split("| field of a pipeline |")[1].split("\n\n")[0]
+    named = {
+        name for cell in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)
+    }
+    assert named == set(Pipeline.model_fields) - {"name"}
+    defaults = next(line for line in table.splitlines() if line.startswith("| `defaults`"))
+    assert set(re.findall(r"`(\w+)`", defaults)) == {"defaults", *Defaults.model_fields}
 
 
 def test_every_route_of_the_api_is_documented(settings: Settings) -> None:

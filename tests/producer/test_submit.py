@@ -12,7 +12,7 @@ from farm.catalog import Catalog
 from farm.errors import InvalidSubmissionError
 from farm.models import Batch, Image, Job
 from farm.states import BatchState, ImageState, JobState
-from producer.intake import Intake, Row, read_file
+from producer.intake import Intake, Row, canonical, read_file
 from producer.submit import Receipt, submit_job
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -82,6 +82,32 @@ def test_rows_override_the_spec_and_are_grouped_to_full_batches(engine: Engine) 
             assert {256 + 64 * (image.index % 2) for image in images} == {batch.parameters["width"]}
             assert len({image.negative_prompt is None for image in images}) == 1
             assert all(image.seed == 1000 + image.index for image in images)
+
+
+def test_batches_are_full_where_the_numbers_allow_it(engine: Engine) -> None:
+    """Two sizes and three guidance scales make six groups; each leaves at most one batch that is not full."""
+    rows = [
+        Row(
+            canonical(
+                {
+                    "prompt": f"prompt {n}",
+                    "size": "256x256" if n % 2 else "320x256",
+                    "guidance_scale": 3 + n % 3,
+                    # What diffusers takes for each image does not part a batch.
+                    "negative_prompt": f"not {n % 7}",
+                    "prompt_2": "oil" if n % 5 else None,
+                    "seed": n * 17,
+                }
+            )
+        )
+        for n in range(1000)
+    ]
+    receipt = submit_job(engine, Catalog.load(), "tiny", {"batch_size": 8}, Intake(rows))
+    with engine.connect() as connection:
+        sizes = connection.execute(select(func.count()).select_from(Image).group_by(Image.batch_id)).scalars().all()
+    assert receipt.batch_count == len(sizes)
+    assert sum(sizes) == 1000
+    assert sum(size == 8 for size in sizes) / len(sizes) >= 0.95
 
 
 def test_no_refiner_is_said_with_null(engine: Engine) -> None:
