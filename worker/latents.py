@@ -22,6 +22,11 @@ def pack(latents: torch.Tensor, indices: Sequence[int]) -> bytes:
     return save({"latents": latents.contiguous()}, metadata)
 
 
+def join(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Latents of the parts of a batch as one tensor."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
 def unpack(data: bytes) -> torch.Tensor:
     """The latents (n, 4, h, w) of ``pack``'s bytes, in their dtype, on the CPU.
 

@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Celery warns of root; what it fears, pickled messages that run code, is not accepted here.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     # Only here, in a process that is pinned and will never fork.
+    from worker.memory import MemoryLimits
     from worker.pipelines import load
     from worker.tasks import Station, register_tasks
 
@@ -78,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             keeper=keeper,
             device=device,
             inputs=InputCache(store),
+            memory=MemoryLimits(settings.models_directory / "memory-limits.json", pipeline.fingerprint["device"]),
         ),
     )
     register_worker(

@@ -35,6 +35,7 @@ from farm.transitions import (
 from worker import encode, latents, stages
 from worker.inputs import InputCache
 from worker.lease import Lease, LeaseKeeper
+from worker.memory import MemoryLimits, in_parts
 from worker.pictures import Picture, preview
 from worker.pipelines import LoadedPipeline
 from worker.watermark import watermarked
@@ -61,6 +62,7 @@ class Station:
     pipeline: LoadedPipeline
     keeper: LeaseKeeper
     inputs: InputCache
+    memory: MemoryLimits
     device: ThreadPoolExecutor
     """The one thread on which torch loads and computes; fetching, encoding and storing run beside it."""
 
@@ -78,12 +80,28 @@ def render_base(station: Station, batch_id: int, attempt: int) -> bool:
         on_step = _step_reporter(station, lease)
         if not images[0].refined:
             pictures, seconds = _on_device(
-                station, lambda: stages.render_base_only(station.pipeline, images, inputs, on_step)
+                station,
+                lambda: _joined(
+                    _in_parts(
+                        station,
+                        Stage.BASE,
+                        images,
+                        lambda part: stages.render_base_only(station.pipeline, images[part], inputs, on_step),
+                    )
+                ),
             )
             _deliver(station, lease.claim, images, pictures, seconds)
             return False
-        rendered, seconds = _on_device(station, lambda: stages.render_base(station.pipeline, images, inputs, on_step))
-        data = latents.pack(rendered, [image.index for image in lease.claim.images])
+        rendered, seconds = _on_device(
+            station,
+            lambda: _in_parts(
+                station,
+                Stage.BASE,
+                images,
+                lambda part: stages.render_base(station.pipeline, images[part], inputs, on_step),
+            ),
+        )
+        data = latents.pack(latents.join(rendered), [image.index for image in lease.claim.images])
         key = keys.latents_key(lease.claim.job_id, batch_id, attempt)
         station.store.put(key, data, "application/octet-stream")
         return finish_base(station.engine, batch_id, attempt, key, sha256(data), seconds)
@@ -103,7 +121,15 @@ def render_refiner(station: Station, batch_id: int, attempt: int) -> None:
         inputs = station.inputs.fetch(images)
         on_step = _step_reporter(station, lease)
         pictures, seconds = _on_device(
-            station, lambda: stages.render_refiner(station.pipeline, images, inputs, received, on_step)
+            station,
+            lambda: _joined(
+                _in_parts(
+                    station,
+                    Stage.REFINER,
+                    images,
+                    lambda part: stages.render_refiner(station.pipeline, images[part], inputs, received[part], on_step),
+                )
+            ),
         )
         if _deliver(station, held, images, pictures, seconds):
             station.store.delete(held.latents_key)
@@ -162,6 +188,19 @@ def _on_device(station: Station, render: Callable[[], Rendered]) -> tuple[Render
         return render(), time.monotonic() - started
 
     return station.device.submit(timed).result()
+
+
+def _in_parts(
+    station: Station, stage: Stage, images: Sequence[ImageParameters], render: Callable[[slice], Rendered]
+) -> list[Rendered]:
+    """Render a batch in one call, or in as few as fit into the device's memory."""
+    shared = images[0]
+    kind = f"{shared.pipeline}, {stage.value}, {shared.mode}, {shared.width}x{shared.height}"
+    return in_parts(len(images), kind, station.memory, render)
+
+
+def _joined(parts: Sequence[Sequence[Picture]]) -> list[Picture]:
+    return [picture for part in parts for picture in part]
 
 
 def _parameters(held: Claim) -> list[ImageParameters]:
