@@ -45,5 +45,5 @@ def test_what_is_wrong_is_shown_unfolded_beside_its_field(client: FlaskClient) -
     assert "is no picture" in answer.text
     answer = client.post("/jobs/new", data={"prompts": "a", "eta": "0.5"})
     assert 'id="wrong-eta"' in answer.text
-    assert '<details class="more" open>' in answer.text
+    assert '<details class="folded" open>' in answer.text
     assert client.get("/api/v1/jobs").json["jobs"] == []
