@@ -63,7 +63,7 @@ class Pipeline(BaseModel):
     vae: str | None = None
     """A VAE in place of the checkpoint's own, for base and refiner: a folder or a name on the model hub."""
     unet: str | None = None
-    """A UNet in place of the base's own."""
+    """A UNet in place of the base's own: a folder or repository, or a file of weights (on the hub owner/name/file)."""
 
     offload: Literal["none", "model", "sequential"] = "none"
     """What leaves the device's memory while it is not needed; slower, and only with a GPU."""
@@ -138,6 +138,16 @@ BUILT_IN = (
             scheduler="euler_a",
             scheduler_options=_TRAILING,
         ),
+    ),
+    Pipeline(
+        name="sdxl-lightning",
+        base="stabilityai/stable-diffusion-xl-base-1.0",
+        unet="ByteDance/SDXL-Lightning/sdxl_lightning_4step_unet.safetensors",
+        variant="fp16",
+        # Distilled for this number, and no other.
+        max_num_inference_steps=4,
+        max_guidance_scale=1.0,
+        defaults=Defaults(num_inference_steps=4, guidance_scale=0.0, scheduler="euler", scheduler_options=_TRAILING),
     ),
     Pipeline(
         name="sdxl-lcm",

@@ -18,9 +18,13 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from diffusers.utils import logging as diffusers_logging
+from huggingface_hub import hf_hub_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers.utils import logging as transformers_logging
 
 from farm import __version__
+from farm.adapters import SAFE
 from farm.catalog import Catalog, Pipeline
 from farm.errors import ConfigurationError
 from farm.spec import Mode
@@ -118,6 +122,8 @@ def load(
     if Stage.BASE in stages:
         path = entry.local_path(entry.base, models_directory)
         base = _from_pretrained(StableDiffusionXLPipeline, entry, path, device, _overrides(entry, models_directory))
+        if entry.unet is not None and entry.unet.endswith(SAFE):
+            _load_weights(entry, base.unet, entry.local_path(entry.unet, models_directory))
     if Stage.REFINER in stages and entry.refiner is not None:
         path = entry.local_path(entry.refiner, models_directory)
         shared = (
@@ -168,7 +174,7 @@ def _overrides(entry: Pipeline, models_directory: Path) -> dict[str, Any]:
     """Components that the entry wants in place of the checkpoint's own."""
     components = {}
     for name, kind, path in (("vae", AutoencoderKL, entry.vae), ("unet", UNet2DConditionModel, entry.unet)):
-        if path is None:
+        if path is None or (name == "unet" and path.endswith(SAFE)):
             continue
         located = entry.local_path(path, models_directory)
         try:
@@ -179,6 +185,23 @@ def _overrides(entry: Pipeline, models_directory: Path) -> dict[str, Any]:
                 f"diffusers' layout with safetensors weights, or a repository of the model hub."
             ) from error
     return components
+
+
+def _load_weights(entry: Pipeline, unet: UNet2DConditionModel, path: str) -> None:
+    """Put a file of weights, local or ``owner/repository/file`` on the model hub, into the base's own UNet.
+
+    As the model card of SDXL-Lightning does; keys and shapes must be those of diffusers' UNet.
+    """
+    try:
+        if not Path(path).is_file():
+            owner, repository, file = path.split("/", 2)
+            path = hf_hub_download(f"{owner}/{repository}", file)
+        unet.load_state_dict(load_file(path))
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ConfigurationError(
+            f"Pipeline {entry.name!r}: its unet {path} cannot be loaded ({error}). Name a file of safetensors with the "
+            f"weights of a UNet as diffusers writes them, local or as owner/repository/file on the model hub."
+        ) from error
 
 
 def _fingerprint(entry: Pipeline, device: str) -> dict[str, str]:

@@ -28,7 +28,15 @@ def test_a_file_extends_and_replaces(tmp_path: Path) -> None:
     assert catalog.get("mine").local_path("./mine", Path("/models")) == "/models/mine"
     assert catalog.get("mine").defaults.width == 512
     assert catalog.get("tiny").refiner is None
-    assert {entry.name for entry in catalog} == {"mine", "tiny", "tiny-turbo", "sdxl-1.0", "sdxl-turbo", "sdxl-lcm"}
+    assert {entry.name for entry in catalog} == {
+        "mine",
+        "tiny",
+        "tiny-turbo",
+        "sdxl-1.0",
+        "sdxl-turbo",
+        "sdxl-lightning",
+        "sdxl-lcm",
+    }
 
 
 @pytest.mark.parametrize(
@@ -42,7 +50,7 @@ def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
 
 
 def test_an_unknown_pipeline_is_answered_with_those_that_exist() -> None:
-    with pytest.raises(NotFoundError, match="sdxl-1.0, sdxl-lcm, sdxl-turbo, tiny, tiny-turbo"):
+    with pytest.raises(NotFoundError, match="sdxl-1.0, sdxl-lcm, sdxl-lightning, sdxl-turbo, tiny, tiny-turbo"):
         Catalog.load().get("sdxl")
 
 

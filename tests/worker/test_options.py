@@ -81,6 +81,16 @@ def test_a_unet_of_ones_own_replaces_the_bases(models_directory: Path, tmp_path:
     pipeline = load(own, models_directory, "cpu", frozenset(Stage))
     picture = np.asarray(render(pipeline, [IMAGE])[0])
     assert np.array_equal(picture, plain(models_directory, lambda pipe: setattr(pipe, "unet", unet)))
+    file = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    from_file = load(own.model_copy(update={"unet": str(file)}), models_directory, "cpu", frozenset(Stage))
+    assert np.array_equal(picture, np.asarray(render(from_file, [IMAGE])[0]))
+    with pytest.raises(ConfigurationError, match="its unet .* cannot be loaded"):
+        load(
+            own.model_copy(update={"unet": str(models_directory / "tiny/refiner/unet" / file.name)}),
+            models_directory,
+            "cpu",
+            {Stage.BASE},
+        )
     with pytest.raises(ConfigurationError, match="its unet .* cannot be loaded"):
         load(own.model_copy(update={"unet": str(tmp_path / "none")}), models_directory, "cpu", {Stage.BASE})
 
