@@ -16,7 +16,7 @@ from typing import Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from farm.adapters import ControlNet, IpAdapter, Lora, TextualInversion, local_path
+from farm.adapters import SAFE, ControlNet, IpAdapter, Lora, TextualInversion, local_path
 from farm.errors import ConfigurationError, NotFoundError
 from farm.schedulers import SchedulerOptions
 from farm.spec import ImageParameters
@@ -42,7 +42,8 @@ class Pipeline(BaseModel):
     """One entry: which checkpoints to load, how, and the limits of what may be asked of it.
 
     ``base`` and ``refiner`` are names on the model hub or folders in diffusers' layout; a path that begins
-    with ``./`` is relative to the models directory. Without a ``refiner`` the base finishes every picture.
+    with ``./`` is relative to the models directory. Files that end in ``.safetensors`` are single files in the original
+    layout. Without a ``refiner`` the base finishes every picture.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,6 +51,10 @@ class Pipeline(BaseModel):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")
     base: str
     refiner: str | None = None
+    base_config: str | None = None
+    refiner_config: str | None = None
+    """A folder in diffusers' layout that describes a single file (its weights are not read); without it diffusers asks
+    the model hub."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"
     variant: str | None = None
     batch_size: int = Field(default=4, ge=1, le=64)
@@ -84,6 +89,9 @@ class Pipeline(BaseModel):
                 raise ValueError(
                     f"{checkpoint} is a pickle, which can run code when it is loaded; convert it to safetensors"
                 )
+        for stage in ("base", "refiner"):
+            if getattr(self, f"{stage}_config") is not None and not (getattr(self, stage) or "").endswith(SAFE):
+                raise ValueError(f"{stage}_config describes a single file, and {stage} names none: leave it out")
         values = {**self.defaults.model_dump(exclude_none=True), "pipeline": self.name, "prompt": "any", "seed": 0}
         if self.refiner is None:
             values.pop("refiner_split", None)

@@ -121,7 +121,9 @@ def load(
     base = refiner = None
     if Stage.BASE in stages:
         path = entry.local_path(entry.base, models_directory)
-        base = _from_pretrained(StableDiffusionXLPipeline, entry, path, device, _overrides(entry, models_directory))
+        config = entry.base_config and entry.local_path(entry.base_config, models_directory)
+        components = _overrides(entry, models_directory)
+        base = _from_pretrained(StableDiffusionXLPipeline, entry, path, config, device, components)
         if entry.unet is not None and entry.unet.endswith(SAFE):
             _load_weights(entry, base.unet, entry.local_path(entry.unet, models_directory))
     if Stage.REFINER in stages and entry.refiner is not None:
@@ -131,7 +133,8 @@ def load(
             if base is None
             else {name: getattr(base, name) for name in SHARED}
         )
-        refiner = _from_pretrained(StableDiffusionXLImg2ImgPipeline, entry, path, device, shared)
+        config = entry.refiner_config and entry.local_path(entry.refiner_config, models_directory)
+        refiner = _from_pretrained(StableDiffusionXLImg2ImgPipeline, entry, path, config, device, shared)
     adapters = {
         stage: Adapters(pipe, models_directory)
         for stage, pipe in ((Stage.BASE, base), (Stage.REFINER, refiner))
@@ -142,12 +145,20 @@ def load(
     )
 
 
-def _from_pretrained(kind: Any, entry: Pipeline, path: str, device: str, shared: dict[str, Any]) -> Any:
-    """A pipeline of class ``kind`` on the device; ``shared`` are components that are loaded already."""
+def _from_pretrained(
+    kind: Any, entry: Pipeline, path: str, config: str | None, device: str, shared: dict[str, Any]
+) -> Any:
+    """A pipeline of class ``kind`` on the device; ``shared`` are components that are loaded already.
+
+    ``config`` describes a single file.
+    """
     try:
-        pipe = kind.from_pretrained(
-            path, dtype=getattr(torch, entry.dtype), variant=entry.variant, use_safetensors=True, **shared
-        )
+        dtype = getattr(torch, entry.dtype)
+        if path.endswith(SAFE):
+            given = {} if config is None else {"config": config, "local_files_only": True}
+            pipe = kind.from_single_file(path, torch_dtype=dtype, **given, **shared)
+        else:
+            pipe = kind.from_pretrained(path, dtype=dtype, variant=entry.variant, use_safetensors=True, **shared)
         if entry.offload == "none":
             pipe.to(device)
         apply_options(pipe, entry, device)
@@ -157,8 +168,8 @@ def _from_pretrained(kind: Any, entry: Pipeline, path: str, device: str, shared:
         # Whatever the libraries trip over, in a checkpoint or a driver, the operator is who can mend it.
         raise ConfigurationError(
             f"Pipeline {entry.name!r}: {path} cannot be loaded to {device} ({error}). Name a folder in diffusers' "
-            f"layout with safetensors weights, or a repository of the model hub that this machine reaches, in the "
-            f"catalog, and a device that this machine has."
+            f"layout with safetensors weights, a single file with its config, or a repository of the model hub that "
+            f"this machine reaches, in the catalog, and a device that this machine has."
         ) from error
     for tokenizer in (pipe.tokenizer, pipe.tokenizer_2):
         # Without its files a tokenizer loads all the same, and every prompt would mean the same.

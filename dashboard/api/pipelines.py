@@ -19,7 +19,13 @@ def index() -> Response:
             "batch_size": entry.batch_size,
             "max_width": entry.max_width,
             "max_height": entry.max_height,
-            "defaults": entry.defaults.model_dump(),
+            "max_num_inference_steps": entry.max_num_inference_steps,
+            "max_guidance_scale": entry.max_guidance_scale,
+            "defaults": {
+                name: value
+                for name, value in entry.defaults.model_dump(exclude_none=True).items()
+                if value != {} and (name != "refiner_split" or entry.refiner is not None)
+            },
         }
         for entry in farm.catalog
     ]

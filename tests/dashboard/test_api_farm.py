@@ -68,7 +68,11 @@ def test_pipelines_with_defaults_and_limits(client: FlaskClient) -> None:
         "num_inference_steps": 40,
         "guidance_scale": 5.0,
         "refiner_split": 0.8,
+        "guidance_rescale": 0.0,
     }
+    turbo = pipelines["sdxl-turbo"]
+    assert (turbo["has_refiner"], turbo["max_num_inference_steps"], turbo["max_guidance_scale"]) == (False, 4, 1.0)
+    assert turbo["defaults"]["scheduler_options"] == {"timestep_spacing": "trailing"}
 
 
 def test_a_healthy_farm(client: FlaskClient) -> None:

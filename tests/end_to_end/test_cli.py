@@ -136,7 +136,7 @@ BAD = [
     ("size.txt", b"a\n", ["--size", "250x256"], "width: 250 is not divisible by 8"),
     ("split.txt", b"a\n", ["--refiner-split", "1.5"], "refiner_split: '1.5' is not possible"),
     ("steps.txt", b"a\n", ["--steps", "0"], "num_inference_steps: '0' is not possible"),
-    ("steps.txt", b"a\n", ["--steps", "10000"], "num_inference_steps: 10000 is not possible"),
+    ("steps.txt", b"a\n", ["--steps", "10000"], "num_inference_steps: '10000' is not possible"),
     ("long.txt", b"a\n" + b"x" * 100_000, [], "long.txt: line 2, prompt: has 100,000 characters"),
     ("utf8.txt", b"a\nb\n\xc3\x28\n", [], "utf8.txt: line 3, prompt: byte 4 (0xc3) is not UTF-8"),
     ("nul.txt", b"a\0b\n", [], "nul.txt: line 1, prompt: holds a NUL character"),

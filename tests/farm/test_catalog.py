@@ -58,6 +58,7 @@ def test_an_unknown_pipeline_is_answered_with_those_that_exist() -> None:
     ("table", "message"),
     [
         ('base = "/models/old.ckpt"', "is a pickle, which can run code"),
+        ('base = "/m"\nbase_config = "/c"', "base names none"),
         ('base = "/m"\nvae = "/models/vae.pt"', "is a pickle, which can run code"),
         ('base = "/m"\ndefaults.scheduler = "eulr"', "there is no 'eulr'; the schedulers are"),
         ('base = "/m"\nmax_num_inference_steps = 4', "num_inference_steps exceeds max_num_inference_steps"),

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 from conformance import reference
-from conformance.cases import parameters, render
+from conformance.cases import parameters, quiet, render
+from conformance.original_layout import write_single_file
 
 from farm.catalog import Catalog, Pipeline
 from farm.errors import ConfigurationError
 from farm.states import Stage
 from worker.pipelines import load
+from worker.stages import render_refiner
 
 IMAGE = parameters("a fox", 1, width=192, height=128, num_inference_steps=4, refiner_split=None)
 TINY = Catalog.load().get("tiny")
@@ -93,6 +95,31 @@ def test_a_unet_of_ones_own_replaces_the_bases(models_directory: Path, tmp_path:
         )
     with pytest.raises(ConfigurationError, match="its unet .* cannot be loaded"):
         load(own.model_copy(update={"unet": str(tmp_path / "none")}), models_directory, "cpu", {Stage.BASE})
+
+
+@pytest.mark.parametrize("stages", [frozenset(Stage), frozenset({Stage.REFINER})], ids=["both", "refiner"])
+def test_single_files_in_the_original_layout_give_the_same_pictures(
+    models_directory: Path, tmp_path: Path, stages: frozenset[Stage]
+) -> None:
+    folder = load(TINY, models_directory, "cpu", stages)
+    paths = {}
+    for part, kind in (
+        ("base", diffusers.StableDiffusionXLPipeline),
+        ("refiner", diffusers.StableDiffusionXLImg2ImgPipeline),
+    ):
+        paths[part] = str(tmp_path / f"{part}.safetensors")
+        write_single_file(reference.load_anew(kind, models_directory / "tiny" / part, None), Path(paths[part]))
+        paths[f"{part}_config"] = str(models_directory / "tiny" / part)
+    single = load(Pipeline.model_validate({**TINY.model_dump(), **paths}), models_directory, "cpu", stages)
+    refined = parameters("a fox", 1, width=192, height=128, num_inference_steps=6, refiner_split=0.6)
+    if Stage.BASE in stages:
+        assert np.array_equal(np.asarray(render(single, [IMAGE])[0]), np.asarray(render(folder, [IMAGE])[0]))
+        assert np.array_equal(np.asarray(render(single, [refined])[0]), np.asarray(render(folder, [refined])[0]))
+        assert single.base.text_encoder_2 is single.refiner.text_encoder_2
+        return
+    latents = torch.randn(1, 4, 16, 24, generator=torch.Generator().manual_seed(0))
+    pictures = [render_refiner(pipeline, [refined], {}, latents, quiet)[0] for pipeline in (single, folder)]
+    assert np.array_equal(np.asarray(pictures[0]), np.asarray(pictures[1]))
 
 
 def test_no_weight_is_in_memory_twice(models_directory: Path) -> None:
