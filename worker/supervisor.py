@@ -3,6 +3,7 @@
 A killed worker's leases run out and its batches go back in line.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -43,6 +44,7 @@ def _child(device: Device, threads: int, stages: Sequence[Stage], pipeline: str)
     ]
     environment = device.environment
     if device.name == "cpu":
-        environment["OMP_NUM_THREADS"] = str(threads)
+        # Whoever starts several supervisors on one machine shares out its cores himself.
+        environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
         environment |= KEEP_MEMORY
     return Child(f"worker on {device.name}", command, environment)
