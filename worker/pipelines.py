@@ -223,5 +223,7 @@ def _fingerprint(entry: Pipeline, device: str) -> dict[str, str]:
         "diffusers": version("diffusers"),
         "transformers": version("transformers"),
         "device": name,
+        # On a CPU they decide how sums are split, and so the last bits.
+        "threads": "any" if device.startswith("cuda") else str(torch.get_num_threads()),
         "dtype": entry.dtype,
     }

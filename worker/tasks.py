@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeVar
 
 import redis
@@ -79,27 +80,19 @@ def render_base(station: Station, batch_id: int, attempt: int) -> bool:
         inputs = station.inputs.fetch(images)
         on_step = _step_reporter(station, lease)
         if not images[0].refined:
-            pictures, seconds = _on_device(
-                station,
-                lambda: _joined(
-                    _in_parts(
-                        station,
-                        Stage.BASE,
-                        images,
-                        lambda part: stages.render_base_only(station.pipeline, images[part], inputs, on_step),
-                    )
-                ),
-            )
-            _deliver(station, lease.claim, images, pictures, seconds)
-            return False
-        rendered, seconds = _on_device(
-            station,
-            lambda: _in_parts(
+            parts, seconds = _render(
                 station,
                 Stage.BASE,
                 images,
-                lambda part: stages.render_base(station.pipeline, images[part], inputs, on_step),
-            ),
+                lambda part: stages.render_base_only(station.pipeline, images[part], inputs, on_step),
+            )
+            _deliver(station, lease.claim, images, [*chain.from_iterable(parts)], seconds)
+            return False
+        rendered, seconds = _render(
+            station,
+            Stage.BASE,
+            images,
+            lambda part: stages.render_base(station.pipeline, images[part], inputs, on_step),
         )
         data = latents.pack(latents.join(rendered), [image.index for image in lease.claim.images])
         key = keys.latents_key(lease.claim.job_id, batch_id, attempt)
@@ -120,18 +113,13 @@ def render_refiner(station: Station, batch_id: int, attempt: int) -> None:
         received = latents.unpack(get_verified(station.store, held.latents_key, held.latents_sha256))
         inputs = station.inputs.fetch(images)
         on_step = _step_reporter(station, lease)
-        pictures, seconds = _on_device(
+        parts, seconds = _render(
             station,
-            lambda: _joined(
-                _in_parts(
-                    station,
-                    Stage.REFINER,
-                    images,
-                    lambda part: stages.render_refiner(station.pipeline, images[part], inputs, received[part], on_step),
-                )
-            ),
+            Stage.REFINER,
+            images,
+            lambda part: stages.render_refiner(station.pipeline, images[part], inputs, received[part], on_step),
         )
-        if _deliver(station, held, images, pictures, seconds):
+        if _deliver(station, held, images, [*chain.from_iterable(parts)], seconds):
             station.store.delete(held.latents_key)
 
 
@@ -180,27 +168,21 @@ def _attempt(station: Station, batch_id: int, attempt: int, stage: Stage) -> Ite
             logger.exception("batch %d attempt %d failed: %s", batch_id, attempt, outcome.value)
 
 
-def _on_device(station: Station, render: Callable[[], Rendered]) -> tuple[Rendered, float]:
-    """Render on the device's thread, when its turn comes; returns the result and the device's seconds."""
-
-    def timed() -> tuple[Rendered, float]:
-        started = time.monotonic()
-        return render(), time.monotonic() - started
-
-    return station.device.submit(timed).result()
-
-
-def _in_parts(
+def _render(
     station: Station, stage: Stage, images: Sequence[ImageParameters], render: Callable[[slice], Rendered]
-) -> list[Rendered]:
-    """Render a batch in one call, or in as few as fit into the device's memory."""
+) -> tuple[list[Rendered], float]:
+    """Render a batch on the device's thread, when its turn comes, in as few parts as fit into its memory.
+
+    Returns the parts and the device's seconds.
+    """
     shared = images[0]
     kind = f"{shared.pipeline}, {stage.value}, {shared.mode}, {shared.width}x{shared.height}"
-    return in_parts(len(images), kind, station.memory, render)
 
+    def timed() -> tuple[list[Rendered], float]:
+        started = time.monotonic()
+        return in_parts(len(images), kind, station.memory, render), time.monotonic() - started
 
-def _joined(parts: Sequence[Sequence[Picture]]) -> list[Picture]:
-    return [picture for part in parts for picture in part]
+    return station.device.submit(timed).result()
 
 
 def _parameters(held: Claim) -> list[ImageParameters]:

@@ -44,7 +44,7 @@ def test_weights_have_the_entrys_dtype(models_directory: Path, dtype: str) -> No
 
 
 def test_the_fingerprint_names_what_pictures_depend_on(pipeline: LoadedPipeline) -> None:
-    assert pipeline.fingerprint.keys() == {"farm", "torch", "diffusers", "transformers", "device", "dtype"}
+    assert pipeline.fingerprint.keys() == {"farm", "torch", "diffusers", "transformers", "device", "threads", "dtype"}
     assert pipeline.fingerprint["dtype"] == "float32"
     assert all(pipeline.fingerprint.values())
 
