@@ -32,6 +32,14 @@ IMAGE_STRENGTH, INPAINT_STRENGTH = 0.3, 0.9999
 MIN_SIGMA, MAX_SIGMA = 0.001, 1000.0
 #: The smallest picture that the watermark fits into.
 MIN_WATERMARK_PIXELS = 256 * 256
+#: Brackets in brackets of a weighted prompt, where compel's parser can still follow.
+MAX_BRACKETS = 10
+#: Operators of compel's syntax that are not for prompts of these pipelines, and what to write in their place.
+_NOT_IN_PROMPTS = {
+    r"\.swap\(": "swap() is not possible here; write the prompt with the word that is meant",
+    r"withLora\(": "withLora() has no effect in a prompt; name LoRAs in the parameter loras",
+    r"\.and\(\s*[\d.+-]": 'and() takes no weights here; weight its parts: ("(a fox)1.2", "in the snow").and()',
+}
 #: How a picture that goes in is named.
 INPUT_REF = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -204,13 +212,7 @@ class SharedParameters(BaseModel):
     @property
     def alone(self) -> bool:
         """Whether diffusers can render only one such image at a time, or would let its neighbours change it."""
-        return (
-            self.scheduler_entry.alone
-            or self.padding_mask_crop is not None
-            or len(self.controlnet) > 1
-            # Embeddings of different lengths do not fit into one tensor.
-            or self.prompt_syntax == "compel"
-        )
+        return self.scheduler_entry.alone or self.padding_mask_crop is not None
 
 
 class ImageParameters(SharedParameters):
@@ -251,12 +253,10 @@ class ImageParameters(SharedParameters):
         """Images with equal keys can share a batch.
 
         Their shared parameters are equal, and all or none of them have a picture to start from, a mask and a negative
-        prompt: diffusers takes one per image, but has a different unconditional embedding for "none" (zeros). The
-        picture that an IP-Adapter follows is one for the whole call.
+        prompt: diffusers takes one per image, but has a different unconditional embedding for "none" (zeros).
         """
         shared = tuple(getattr(self, name) for name in SharedParameters.model_fields)
-        with_or_without = (self.negative_prompt is None, self.image is None, self.mask_image is None)
-        return (*shared, *with_or_without, self.ip_adapter_image)
+        return (*shared, self.negative_prompt is None, self.image is None, self.mask_image is None)
 
     @model_validator(mode="before")
     @classmethod
@@ -428,10 +428,22 @@ def _picture_problems(image: ImageParameters) -> Iterator[tuple[str, str]]:
         yield "watermark", "goes into pictures, and latents are none; leave it out"
     if image.negative_prompt_2 is not None and image.negative_prompt is None:
         yield "negative_prompt_2", "needs negative_prompt, without which diffusers ignores it"
-    if image.prompt_syntax == "compel" and image.clip_skip is not None:
-        yield "clip_skip", "is unknown to compel; leave it out, or take prompt_syntax plain"
-    if image.prompt_syntax == "compel" and image.textual_inversions:
-        yield "prompt_syntax", "compel and textual_inversions cannot be combined; leave one out"
+    if image.prompt_syntax == "compel":
+        for name in ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2"):
+            if (problem := _weighting_problem(getattr(image, name) or "")) is not None:
+                yield name, problem
+
+
+def _weighting_problem(text: str) -> str | None:
+    """What compel's syntax knows and these pipelines do not; its parser itself is the worker's."""
+    for operator, remedy in _NOT_IN_PROMPTS.items():
+        if re.search(operator, text):
+            return remedy
+    depth = deepest = 0
+    for bracket in re.findall(r"(?<!\\)[()]", text):
+        depth += 1 if bracket == "(" else -1
+        deepest = max(deepest, depth)
+    return f"has more than {MAX_BRACKETS} brackets in brackets; write fewer" if deepest > MAX_BRACKETS else None
 
 
 def _adapter_problems(image: ImageParameters) -> Iterator[tuple[str, str]]:

@@ -23,6 +23,9 @@ from farm.catalog import Catalog
 from farm.database import open_database
 from farm.settings import Settings
 
+# The tests and the workers that they start share the machine, and each would take all of its cores: teams of threads that
+# are never all running wait for each other at every barrier. How many there are also decides a picture's last bits.
+os.environ["OMP_NUM_THREADS"] = "1"
 # No test may reach for the network: a checkpoint that is not on disk is an error.
 os.environ["HF_HUB_OFFLINE"] = "1"
 for _name in [name for name in os.environ if name.startswith("FARM_")]:

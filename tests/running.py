@@ -102,9 +102,6 @@ class RunningFarm:
 def running_farm(settings: Settings, logs: Path, *workers: list[str]) -> Iterator[RunningFarm]:
     """A farm with producer, dashboard and workers (one ``farm worker`` per list of options), for the time being."""
     farm = RunningFarm(settings, logs)
-    if len(workers) > 1:
-        # Each `farm worker` believes that the cores are its own, and they would wait for each other.
-        farm.environment["OMP_NUM_THREADS"] = "1"
     try:
         farm.start("producer")
         farm.start("dashboard")

@@ -6,13 +6,15 @@ stays until memory is wanted, switched off: then the pictures are bit for bit th
 
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 from diffusers import ControlNetModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from PIL import Image
+from safetensors import SafetensorError
+from transformers import CLIPVisionModelWithProjection
 
 from farm.adapters import Adapter, ControlNet, IpAdapter, Lora, TextualInversion
 from farm.errors import FarmError
@@ -25,6 +27,20 @@ MAX_CONTROLNETS = 3
 
 class AdapterError(FarmError):
     """An adapter that cannot be loaded, or does not fit its pipeline."""
+
+
+def take_embeds_as_given(pipe: Any) -> None:
+    """Let the pipeline's calls take one row of ``ip_adapter_image_embeds`` for each image.
+
+    diffusers takes them for those of one picture, and repeats them for each image of the batch.
+    """
+
+    def as_given(
+        _pictures: None, embeds: list[torch.Tensor], _device: object, _number: int, _guided: bool
+    ) -> list[torch.Tensor]:
+        return embeds
+
+    pipe.prepare_ip_adapter_image_embeds = as_given
 
 
 class Adapters:
@@ -85,27 +101,28 @@ class Adapters:
             if wanted is not None:
                 folder, file = wanted.located(self._models)
                 try:
-                    self._pipe.load_ip_adapter(
-                        folder,
-                        subfolder=wanted.subfolder,
-                        weight_name=file,
-                        image_encoder_folder=wanted.image_encoder_folder,
-                    )
+                    # Not left to load_ip_adapter, which would take a pickled encoder as well.
+                    encoder = _image_encoder(folder, wanted, self._pipe.dtype).to(self._pipe.device)
+                    self._pipe.register_modules(image_encoder=encoder)
+                    self._pipe.load_ip_adapter(folder, subfolder=wanted.subfolder, weight_name=file)
                 except (KeyError, ValueError, RuntimeError, OSError) as error:
                     raise _misfit(wanted, error) from error
                 self._ip_adapter = wanted
         if wanted is not None:
             self._pipe.set_ip_adapter_scale(scale)
 
-    def image_embeds(self, image: Image.Image, *, guided: bool) -> list[torch.Tensor]:
-        """``ip_adapter_image_embeds`` of a picture to follow, which all modes of the pipeline take.
+    def image_embeds(self, pictures: Sequence[Image.Image], *, guided: bool) -> list[torch.Tensor]:
+        """``ip_adapter_image_embeds`` for a call that renders n images, each of which follows its own picture.
 
-        One tensor for the one adapter: (2, 1, d), the negative half first, or (1, 1, d) when not ``guided``.
+        One tensor for the one adapter: (n, 1, d) or (n, 1, tokens, d), as the adapter reads pictures; when ``guided``
+        n negative rows come before. Each picture is encoded alone, so that it does not depend on its batch. The
+        pipeline must have been told to ``take_embeds_as_given``.
         """
-        embeds: list[torch.Tensor] = self._pipe.prepare_ip_adapter_image_embeds(
-            image, None, self._pipe.device, 1, guided
-        )
-        return embeds
+        prepare = type(self._pipe).prepare_ip_adapter_image_embeds
+        alone = [prepare(self._pipe, [picture], None, self._pipe.device, 1, guided)[0] for picture in pictures]
+        if not guided:
+            return [torch.cat(alone)]
+        return [torch.cat([rows[:1] for rows in alone] + [rows[1:] for rows in alone])]
 
     def controlnets(self, wanted: Sequence[ControlNet], dtype: torch.dtype) -> list[Any]:
         """These ControlNets, loaded on the pipeline's device. Raises AdapterError."""
@@ -126,18 +143,21 @@ class Adapters:
 
     def _load_lora(self, lora: Lora) -> None:
         folder, file = lora.located(self._models)
-        before = self._bytes()
+        name = _module_name(lora.name)
         try:
-            self._pipe.load_lora_weights(
-                folder, weight_name=file, adapter_name=_module_name(lora.name), use_safetensors=True
+            weights, _ = self._pipe.lora_state_dict(
+                folder, weight_name=file, use_safetensors=True, unet_config=self._pipe.unet.config
             )
-        except (KeyError, ValueError, RuntimeError, OSError) as error:
-            self._pipe.delete_adapters(_module_name(lora.name))
+            self._pipe.load_lora_weights(folder, weight_name=file, adapter_name=name, use_safetensors=True)
+            found = self._matrices(name)
+            # Of those that did not find their layer diffusers only writes to its log.
+            wanted = sum("lora" in key and key.endswith(".weight") for key in weights)
+            if not wanted or len(found) != wanted:
+                raise ValueError(f"only {len(found)} of its {wanted} matrices have a layer here")
+        except (KeyError, ValueError, RuntimeError, OSError, SafetensorError) as error:
+            self._pipe.delete_adapters(name)
             raise _misfit(lora, error) from error
-        self._loras[lora.name] = self._bytes() - before
-        if self._loras[lora.name] == 0:
-            del self._loras[lora.name]
-            raise _misfit(lora, "none of its weights has a place")
+        self._loras[lora.name] = sum(matrix.numel() * matrix.element_size() for matrix in found)
 
     def _drop_idle(self, in_use: Collection[str]) -> None:
         """Drop the LoRAs that were longest out of use, while all together take more than their memory."""
@@ -151,13 +171,24 @@ class Adapters:
         parts = (self._pipe.unet, self._pipe.text_encoder, self._pipe.text_encoder_2)
         return [module for module in parts if module is not None]
 
-    def _bytes(self) -> int:
-        return sum(
-            weight.numel() * weight.element_size()
+    def _matrices(self, name: str) -> list[torch.Tensor]:
+        """The matrices of a LoRA in the modules that know it as ``name``."""
+        return [
+            weight
             for module in self._modules()
-            for name, weight in module.named_parameters()
-            if "lora_" in name
-        )
+            for key, weight in module.named_parameters()
+            if ".lora_" in key and f".{name}." in key
+        ]
+
+
+def _image_encoder(folder: str, adapter: IpAdapter, dtype: torch.dtype) -> torch.nn.Module:
+    named = adapter.image_encoder_folder
+    # diffusers' rule for where it stands.
+    subfolder = named if "/" in named else (PurePosixPath(adapter.subfolder) / named).as_posix()
+    encoder: torch.nn.Module = CLIPVisionModelWithProjection.from_pretrained(
+        folder, subfolder=subfolder, dtype=dtype, use_safetensors=True
+    )
+    return encoder
 
 
 def _vectors(inversion: TextualInversion, models_directory: Path) -> dict[str, torch.Tensor]:

@@ -29,7 +29,7 @@ from farm.catalog import Catalog, Pipeline
 from farm.errors import ConfigurationError
 from farm.spec import Mode
 from farm.states import Stage
-from worker.adapters import Adapters
+from worker.adapters import Adapters, take_embeds_as_given
 from worker.options import apply_options
 from worker.tiny import write_tiny_checkpoint
 from worker.tiny_adapters import write_tiny_adapters
@@ -80,6 +80,7 @@ class LoadedPipeline:
             # Without a dtype from_pipe would cast the shared modules to float32.
             pipe = own if isinstance(own, kind) else kind.from_pipe(own, dtype=getattr(torch, self.entry.dtype))
             pipe.set_progress_bar_config(disable=True)
+            take_embeds_as_given(pipe)
             self._modes[stage, mode] = pipe
         return self._modes[stage, mode]
 
@@ -92,6 +93,7 @@ class LoadedPipeline:
             self.mode(Stage.BASE, mode), controlnet=nets[0] if len(nets) == 1 else nets, dtype=dtype
         )
         pipe.set_progress_bar_config(disable=True)
+        take_embeds_as_given(pipe)
         return pipe
 
 

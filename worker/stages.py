@@ -17,7 +17,7 @@ from farm.states import Stage
 from worker.inputs import Inputs
 from worker.pictures import Picture, finish, output_type
 from worker.pipelines import LoadedPipeline
-from worker.prompts import prompt_arguments
+from worker.prompts import prompt_groups
 from worker.scheduling import scheduled
 from worker.watermark import set_watermark
 
@@ -82,38 +82,86 @@ def render_refiner(
     expected = (len(images), 4, shared.height // 8, shared.width // 8)
     if tuple(latents.shape) != expected:
         raise ValueError(f"latents of shape {tuple(latents.shape)} for images that need {expected}")
-    inpaint = shared.mode == "inpaint"
+    noisy = _finite(latents)
     _adapt(pipeline, Stage.REFINER, shared)
-    pipe = _mended(pipeline.mode(Stage.REFINER, "inpaint" if inpaint else "image"))
-    arguments = _common(pipe, images, on_step) | _aesthetics(shared)
+    pipe = _mended(pipeline.mode(Stage.REFINER, "inpaint" if shared.mode == "inpaint" else "image"))
+    ended = _calls(
+        pipe,
+        images,
+        lambda group, prompts: {
+            **prompts,
+            **_refiner_arguments([images[number] for number in group], inputs, on_step),
+            "image": noisy[group].to(pipeline.device),
+            "output_type": output_type(shared),
+        },
+    )
+    return finish(pipe, _finite(ended), shared)
+
+
+def _calls(
+    pipe: Any, images: Sequence[ImageParameters], arguments: Callable[[list[int], dict[str, Any]], dict[str, Any]]
+) -> Any:
+    """What the pipeline makes of the images: a tensor (n, ...) or a list, in their order.
+
+    One call for all whose prompts can share one; ``arguments`` is given their numbers and their prompts.
+    """
+    shared = images[0]
+    set_watermark(pipe, shared)
+    groups = prompt_groups(pipe, images)
+    made = []
+    for group, prompts in groups:
+        with scheduled(pipe, shared):
+            made.append(pipe(**arguments(group, prompts)).images)
+    if len(groups) == 1:
+        return made[0]
+    numbers = [number for group, _ in groups for number in group]
+    order = sorted(range(len(images)), key=numbers.__getitem__)
+    if isinstance(made[0], torch.Tensor):
+        return torch.cat(made)[order]
+    pictures = [picture for part in made for picture in part]
+    return [pictures[place] for place in order]
+
+
+def _refiner_arguments(images: Sequence[ImageParameters], inputs: Inputs, on_step: OnStep) -> dict[str, Any]:
+    shared = images[0]
+    arguments = _common(images, on_step) | _aesthetics(shared)
     if shared.refiner_split is not None:
         arguments |= _steps(shared) | {"denoising_start": shared.refiner_split}
     else:
         arguments |= {"num_inference_steps": shared.refiner_steps, "strength": shared.refiner_strength}
-    if inpaint:
+    if shared.mode == "inpaint":
         arguments |= _masks(images, inputs) | _size(shared)
-    set_watermark(pipe, shared)
-    with scheduled(pipe, shared):
-        noisy = _finite(latents).to(pipeline.device)
-        ended = pipe(**arguments, image=noisy, output_type=output_type(shared)).images
-    return finish(pipe, _finite(ended), shared)
+    return arguments
 
 
 def _render_base(
     pipeline: LoadedPipeline, images: Sequence[ImageParameters], inputs: Inputs, on_step: OnStep, **more: Any
 ) -> Any:
-    """The base's call, in its mode."""
+    """The base's calls, in its mode."""
     shared = images[0]
     _adapt(pipeline, Stage.BASE, shared)
-    control = _control(images, inputs)
     pipe = _mended(
-        pipeline.controlled(shared.mode, shared.controlnet) if control else pipeline.mode(Stage.BASE, shared.mode)
+        pipeline.controlled(shared.mode, shared.controlnet)
+        if shared.controlnet
+        else pipeline.mode(Stage.BASE, shared.mode)
     )
-    arguments = _common(pipe, images, on_step) | _steps(shared) | control | more
-    if shared.ip_adapter is not None:
-        arguments["ip_adapter_image_embeds"] = pipeline.adapters[Stage.BASE].image_embeds(
-            inputs[shared.ip_adapter_image or ""], guided=shared.guidance_scale > 1
-        )
+
+    def arguments(group: list[int], prompts: dict[str, Any]) -> dict[str, Any]:
+        chosen = [images[number] for number in group]
+        given = _base_arguments(pipe, chosen, inputs, on_step)
+        followed = [inputs[image.ip_adapter_image] for image in chosen if image.ip_adapter_image]
+        if followed:
+            guided = shared.guidance_scale > 1
+            given["ip_adapter_image_embeds"] = pipeline.adapters[Stage.BASE].image_embeds(followed, guided=guided)
+        return {**prompts, **given, **more}
+
+    return _calls(pipe, images, arguments)
+
+
+def _base_arguments(pipe: Any, images: Sequence[ImageParameters], inputs: Inputs, on_step: OnStep) -> dict[str, Any]:
+    shared = images[0]
+    control = _control(pipe, images, inputs)
+    arguments = _common(images, on_step) | _steps(shared) | control
     if shared.mode != "text":
         arguments |= _aesthetics(shared) | {"strength": shared.strength}
     if shared.mode == "image":
@@ -129,9 +177,7 @@ def _render_base(
             # Single pictures, not lists: diffusers crops around the mask of one.
             (arguments["image"],), (arguments["mask_image"],) = arguments["image"], arguments["mask_image"]
             arguments["padding_mask_crop"] = shared.padding_mask_crop
-    set_watermark(pipe, shared)
-    with scheduled(pipe, shared):
-        return pipe(**arguments).images
+    return arguments
 
 
 def _adapt(pipeline: LoadedPipeline, stage: Stage, shared: ImageParameters) -> None:
@@ -152,21 +198,25 @@ def _adapt(pipeline: LoadedPipeline, stage: Stage, shared: ImageParameters) -> N
         adapters.use_ip_adapter(adapter, shared.ip_adapter_scale)
 
 
-def _control(images: Sequence[ImageParameters], inputs: Inputs) -> dict[str, Any]:
+def _control(pipe: Any, images: Sequence[ImageParameters], inputs: Inputs) -> dict[str, Any]:
     """What a ControlNet pipeline's call is given; empty without ControlNet."""
     shared = images[0]
     if not shared.controlnet:
         return {}
     shown = [[inputs[image.control_image[net]] for image in images] for net in range(len(shared.controlnet))]
     several = len(shown) > 1
-    # Several nets take one picture each, and one prompt at a time; a single one takes a picture for each prompt.
-    pictures = [of_net[0] for of_net in shown] if several else shown[0]
+    # For several nets diffusers takes no lists of pictures, but a tensor for each, made as it makes them itself.
+    processor = pipe.control_image_processor
+    tensors = [
+        torch.cat([processor.preprocess(picture, shared.height, shared.width) for picture in of_net])
+        for of_net in shown
+    ]
 
     def value(numbers: Sequence[float]) -> Any:
         return list(numbers) if several else numbers[0]
 
     return {
-        ("image" if shared.mode == "text" else "control_image"): pictures,
+        ("image" if shared.mode == "text" else "control_image"): tensors if several else tensors[0],
         "controlnet_conditioning_scale": value(shared.controlnet_conditioning_scale),
         "control_guidance_start": value(shared.control_guidance_start),
         "control_guidance_end": value(shared.control_guidance_end),
@@ -189,8 +239,8 @@ def _check(images: Sequence[ImageParameters], *, refined: bool) -> ImageParamete
     return images[0]
 
 
-def _common(pipe: Any, images: Sequence[ImageParameters], on_step: OnStep) -> dict[str, Any]:
-    """What every pipeline's call is given."""
+def _common(images: Sequence[ImageParameters], on_step: OnStep) -> dict[str, Any]:
+    """What every pipeline's call is given, beside its prompts."""
     shared = images[0]
 
     def callback(pipe: Any, step: int, _timestep: object, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -198,7 +248,6 @@ def _common(pipe: Any, images: Sequence[ImageParameters], on_step: OnStep) -> di
         return tensors
 
     return {
-        **prompt_arguments(pipe, images),
         **{name: getattr(shared, name) for name in _CONDITIONS if name != "guidance_rescale" or not shared.controlnet},
         # One generator per image, on the CPU, seeded anew in each stage: a picture depends neither on the device's
         # generator nor on its neighbours in the batch.

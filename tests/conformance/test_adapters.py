@@ -1,5 +1,6 @@
 """LoRA, textual inversion, ControlNet and IP-Adapter against plain diffusers, as its documentation loads them."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from conformance.plain import expected
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from farm.adapters import Lora
+from farm.adapters import IpAdapter, Lora
 from farm.catalog import Catalog
 from farm.states import Stage
+from producer.batching import group_to_batches
 from worker.adapters import AdapterError
 from worker.pipelines import LoadedPipeline, load
 
@@ -83,6 +85,7 @@ def test_loras_are_kept_within_their_memory_and_come_back(
     assert same(render(pipeline, [warm])[0], first)
 
 
+@pytest.mark.usefixtures("pipeline")
 def test_a_lora_of_another_architecture_is_named(models_directory: Path, tmp_path: Path) -> None:
     weights = load_file(models_directory / "tiny-adapters" / "tiny-warm.safetensors")
     save_file(
@@ -102,17 +105,52 @@ def test_a_lora_of_another_architecture_is_named(models_directory: Path, tmp_pat
         {"loras": "tiny-warm:0.8"},
         {"textual_inversions": "tiny-glyph"},
         EDGES,
-        {"ip_adapter": "tiny-look", "ip_adapter_image": LANDSCAPE},
-        {"loras": "tiny-cool", **EDGES, "ip_adapter": "tiny-look", "ip_adapter_image": LANDSCAPE},
+        TWO_NETS,
+        LOOK,
+        {"loras": "tiny-cool", **TWO_NETS, **LOOK},
+        {**TWO_NETS, **LOOK, "image": LANDSCAPE, "strength": 0.7, "refiner_split": None},
+        {**LOOK, "guidance_scale": 1.0},
     ],
-    ids=["lora", "inversion", "controlnet", "ip adapter", "together"],
+    ids=["lora", "inversion", "controlnet", "controlnets", "ip adapter", "together", "from an image", "no guidance"],
 )
 def test_in_a_batch_each_keeps_to_its_own_pictures(pipeline: LoadedPipeline, adapted: dict[str, Any]) -> None:
     images = []
     for number, ref in enumerate((LANDSCAPE, PORTRAIT, RING)):
-        # Of an IP-Adapter diffusers takes one picture for all.
-        own = {"control_image": ref} if "control_image" in adapted else {}
-        images.append(parameters(f"a <glyph> {number}", number, **SMALL, **{**adapted, **own}))
+        own = {name: ref for name in ("image", "ip_adapter_image") if name in adapted}
+        if "control_image" in adapted:
+            own["control_image"] = [ref, LANDSCAPE][: len(adapted["controlnet"].split(","))]
+        images.append(parameters(f"a <glyph> {number}", number, **{**SMALL, **adapted, **own}))
+    assert len(group_to_batches(images, 8)) == 1
     alone = [render(pipeline, [image])[0] for image in images]
     for together, single in zip(render(pipeline, images), alone, strict=True):
         assert np.abs(np.asarray(together, int) - np.asarray(single, int)).max() <= 1
+    assert not same(alone[0], alone[1])
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_a_lora_of_which_only_a_part_fits_is_named(models_directory: Path, tmp_path: Path) -> None:
+    weights = load_file(models_directory / "tiny-adapters" / "tiny-warm.safetensors")
+    deeper = {
+        name.replace("layers.0.", "layers.7."): matrix.clone()
+        for name, matrix in weights.items()
+        if "layers.0." in name
+    }
+    save_file(weights | deeper, tmp_path / "x.safetensors")
+    catalog = Catalog([Catalog.load().get("tiny")], loras=[Lora(name="more", path=str(tmp_path / "x.safetensors"))])
+    pipeline = load(catalog.get("tiny"), models_directory, "cpu", {Stage.BASE}, catalog)
+    with pytest.raises(AdapterError, match="Lora more cannot be used: .* matrices have a layer here"):
+        render(pipeline, [parameters("a fox", 1, **ALONE, loras="more")])
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_an_image_encoder_that_is_a_pickle_is_not_loaded(models_directory: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "look"
+    shutil.copytree(models_directory / "tiny-adapters" / "tiny-look", folder)
+    encoder = folder / "image_encoder" / "model.safetensors"
+    torch.save(load_file(encoder), encoder.with_name("pytorch_model.bin"))
+    encoder.unlink()
+    entry = IpAdapter(name="pickled", path=str(folder), weight_name="ip-adapter_sdxl.safetensors")
+    catalog = Catalog([Catalog.load().get("tiny")], ip_adapters=[entry])
+    pipeline = load(catalog.get("tiny"), models_directory, "cpu", {Stage.BASE}, catalog)
+    with pytest.raises(AdapterError, match="IpAdapter pickled cannot be used"):
+        render(pipeline, [parameters("a fox", 1, **ALONE, ip_adapter="pickled", ip_adapter_image=PORTRAIT)])

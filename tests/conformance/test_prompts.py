@@ -101,3 +101,39 @@ def test_weights_and_the_end_of_a_long_prompt_matter_only_where_asked_for(pipeli
     assert picture("a (red)1.5 fox", "compel", image=LANDSCAPE, strength=0.7) != picture(
         "a red fox", "compel", image=LANDSCAPE, strength=0.7
     )
+
+
+LENGTHS = ["a fox", LONG, "an (owl)1.4", LONG + "a dragon++", "a cat"]
+
+
+def test_in_a_batch_prompts_of_any_length_keep_their_places(pipeline: LoadedPipeline) -> None:
+    """A call's embeddings are of one length, so that the batch takes two calls in each stage."""
+    images = [parameters(prompt, seed, **SMALL, prompt_syntax="compel") for seed, prompt in enumerate(LENGTHS)]
+    alone = [np.asarray(render(pipeline, [image])[0], int) for image in images]
+    for together, single in zip(render(pipeline, images), alone, strict=True):
+        assert np.abs(np.asarray(together, int) - single).max() <= 1
+
+
+@pytest.mark.parametrize("clip_skip", [None, 1, 2])
+@pytest.mark.parametrize("split", [0.6, None], ids=["refined", "base alone"])
+def test_without_weights_the_picture_is_that_of_the_plain_prompt(
+    pipeline: LoadedPipeline, clip_skip: int | None, split: float | None
+) -> None:
+    plain, weighted = (
+        render(
+            pipeline,
+            [
+                parameters(
+                    "a <glyph> in the snow",
+                    3,
+                    **{**SMALL, "refiner_split": split},
+                    negative_prompt="dark and old",
+                    clip_skip=clip_skip,
+                    textual_inversions="tiny-glyph",
+                    prompt_syntax=syntax,
+                )
+            ],
+        )[0]
+        for syntax in ("plain", "compel")
+    )
+    assert np.array_equal(np.asarray(plain), np.asarray(weighted))

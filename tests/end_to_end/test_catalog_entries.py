@@ -41,7 +41,7 @@ pipelines = ["studio"]
 """
 
 
-@pytest.mark.usefixtures("engine", "one_thread")
+@pytest.mark.usefixtures("engine")
 def test_single_files_options_and_few_step_models(settings: Settings, tmp_path: Path, models_directory: Path) -> None:
     write_tiny_checkpoint(models_directory / "tiny")
     write_tiny_adapters(models_directory / "tiny-adapters", models_directory / "tiny")

@@ -60,7 +60,7 @@ ROWS = [
 ]
 
 
-@pytest.mark.usefixtures("engine", "one_thread")
+@pytest.mark.usefixtures("engine")
 def test_pictures_of_the_running_farm_are_those_of_plain_diffusers(
     settings: Settings, engine: Engine, s3_server: str, bucket: str, tmp_path: Path, models_directory: Path
 ) -> None:

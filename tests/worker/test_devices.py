@@ -29,7 +29,8 @@ def test_a_process_sees_its_own_device_only() -> None:
     assert Device("cpu").environment == {"CUDA_VISIBLE_DEVICES": ""}
 
 
-def test_cpu_workers_share_the_cores() -> None:
+def test_cpu_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
     cores = len(os.sched_getaffinity(0))
     assert cpu_threads(1) == cores
     assert cpu_threads(2 * cores) == 1
