@@ -34,7 +34,7 @@ def create_app(settings: Settings) -> Flask:
         engine=open_database(settings, pool_size=10),
         store=open_store(settings),
         board=ProgressBoard(settings),
-        catalog=Catalog.load(settings.catalog),
+        catalog=Catalog.load(settings.catalog, settings.models_directory),
     )
     register_security(app, settings)
     register_api(app)

@@ -14,12 +14,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from farm.adapters import SAFE, ControlNet, IpAdapter, Lora, TextualInversion, local_path
 from farm.errors import ConfigurationError, NotFoundError
+from farm.fitting import fitted
 from farm.schedulers import SchedulerOptions
-from farm.spec import ImageParameters
+from farm.spec import ImageParameters, LoraUse
 
 
 class Defaults(BaseModel):
@@ -36,6 +37,8 @@ class Defaults(BaseModel):
     scheduler_options: SchedulerOptions = SchedulerOptions()
     guidance_rescale: float = 0.0
     clip_skip: int | None = None
+    loras: tuple[LoraUse, ...] = ()
+    """Whoever names LoRAs of their own names these beside them."""
 
 
 class Pipeline(BaseModel):
@@ -168,6 +171,17 @@ BUILT_IN = (
         defaults=Defaults(num_inference_steps=4, guidance_scale=8.0, scheduler="lcm"),
     ),
     Pipeline(
+        name="sdxl-lcm-lora",
+        base="stabilityai/stable-diffusion-xl-base-1.0",
+        variant="fp16",
+        max_num_inference_steps=8,
+        # Above 2 the pictures burn out, below 1 there is no guidance at all.
+        max_guidance_scale=2.0,
+        defaults=Defaults(
+            num_inference_steps=4, guidance_scale=1.0, scheduler="lcm", loras=(LoraUse(name="lcm-lora-sdxl"),)
+        ),
+    ),
+    Pipeline(
         name="tiny-turbo",
         base="./tiny/base",
         dtype="float32",
@@ -199,8 +213,15 @@ BUILT_IN = (
 
 
 _TINY = {"pipelines": ("tiny", "tiny-turbo")}
-BUILT_IN_LORAS = tuple(
-    Lora(name=name, path=f"./tiny-adapters/{name}.safetensors", **_TINY) for name in ("tiny-warm", "tiny-cool")
+_ON_SDXL = {"pipelines": ("sdxl-1.0", "sdxl-lcm-lora")}
+BUILT_IN_LORAS = (
+    Lora(
+        name="lcm-lora-sdxl",
+        path="latent-consistency/lcm-lora-sdxl",
+        weight_name="pytorch_lora_weights.safetensors",
+        **_ON_SDXL,
+    ),
+    *(Lora(name=name, path=f"./tiny-adapters/{name}.safetensors", **_TINY) for name in ("tiny-warm", "tiny-cool")),
 )
 BUILT_IN_TEXTUAL_INVERSIONS = (
     TextualInversion(name="tiny-glyph", path="./tiny-adapters/tiny-glyph.safetensors", token="<glyph>", **_TINY),  # noqa: S106
@@ -250,21 +271,27 @@ class Catalog:
         self.ip_adapters = Entries("IP-Adapter", ip_adapters)
 
     @classmethod
-    def load(cls, path: Path | None = None) -> "Catalog":
-        """Built-in entries, extended or replaced by those of the TOML file at ``path``."""
+    def load(cls, path: Path | None = None, models_directory: Path = Path()) -> "Catalog":
+        """Built-in entries, extended or replaced by those of the TOML file at ``path``.
+
+        Raises ConfigurationError for entries that cannot work.
+        """
         if path is None:
             return cls(BUILT_IN)
         try:
             file = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-            return cls(
-                _merged(BUILT_IN, Pipeline, file.pipelines),
-                _merged(BUILT_IN_LORAS, Lora, file.loras),
+            pipelines = list(_merged(BUILT_IN, Pipeline, file.pipelines))
+            catalog = cls(
+                pipelines,
+                [fitted(lora, pipelines, models_directory) for lora in _merged(BUILT_IN_LORAS, Lora, file.loras)],
                 _merged(BUILT_IN_TEXTUAL_INVERSIONS, TextualInversion, file.textual_inversions),
                 _merged(BUILT_IN_CONTROLNETS, ControlNet, file.controlnets),
                 _merged(BUILT_IN_IP_ADAPTERS, IpAdapter, file.ip_adapters),
             )
-        except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
+            _check_default_loras(catalog)
+        except (OSError, ValueError) as error:
             raise ConfigurationError(f"The catalog {path} cannot be used: {error}") from error
+        return catalog
 
     def get(self, name: str) -> Pipeline:
         """The pipeline called ``name``; NotFoundError names those that exist."""
@@ -280,3 +307,16 @@ def _merged(built_in: Iterable[Kind], kind: type[Kind], tables: Mapping[str, Map
     for name, table in tables.items():
         entries[name] = kind.model_validate({"name": name, **table})
     return entries.values()
+
+
+def _check_default_loras(catalog: Catalog) -> None:
+    """Raise ValueError for a pipeline whose defaults name a LoRA that is not there, or not for it."""
+    for pipeline in catalog:
+        for use in pipeline.defaults.loras:
+            if use.name not in {lora.name for lora in catalog.loras}:
+                raise ValueError(f"pipeline {pipeline.name}: its default LoRA {use.name} is not in the catalog; add it")
+            if not catalog.loras.get(use.name).fits(pipeline.name):
+                raise ValueError(
+                    f"pipeline {pipeline.name}: its default LoRA {use.name} was made for other pipelines; name this "
+                    f"one among them, or leave it out"
+                )

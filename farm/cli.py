@@ -140,7 +140,7 @@ def worker(
         settings = get_settings()
         _set_up_logging(settings)
         exit_with_parent()
-        entry = Catalog.load(settings.catalog).get(pipeline or settings.pipeline)
+        entry = Catalog.load(settings.catalog, settings.models_directory).get(pipeline or settings.pipeline)
         stages = [Stage.BASE, Stage.REFINER] if stage is StageChoice.BOTH else [Stage(stage.value)]
         keeper = supervise(parse(devices), stages, entry)
         with stop_on_signal(keeper):

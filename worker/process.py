@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from worker.pipelines import load
     from worker.tasks import Station, register_tasks
 
-    catalog = Catalog.load(settings.catalog)
+    catalog = Catalog.load(settings.catalog, settings.models_directory)
     entry = catalog.get(options.pipeline)
     # The refiner's queue is named first, which is the order in which queues are read.
     stages = [stage for stage in (Stage.REFINER, Stage.BASE) if stage in options.stages]

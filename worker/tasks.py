@@ -177,6 +177,8 @@ def _render(
     """
     shared = images[0]
     kind = f"{shared.pipeline}, {stage.value}, {shared.mode}, {shared.width}x{shared.height}"
+    if stage is Stage.BASE and shared.controlnet:
+        kind += f", {len(shared.controlnet)} ControlNets"
 
     def timed() -> tuple[list[Rendered], float]:
         started = time.monotonic()

@@ -23,6 +23,7 @@ SCORES = st.sampled_from([0.0, 2.5, 6.0]) | st.floats(-1, 11)
 PAIRS = st.tuples(st.integers(-1, 2048), st.integers(-1, 2048))
 PICTURES = st.sampled_from([LANDSCAPE, PORTRAIT, MASK, RING, "missing.png", None])
 FIELDS = {
+    "prompt_syntax": st.sampled_from(["compel", "compel", "plain", "typo"]),
     "prompt_2": st.sampled_from(["oil painting", "", None]),
     "negative_prompt": st.sampled_from(["grey", "", None]),
     "negative_prompt_2": st.sampled_from(["photograph", None]),
@@ -80,6 +81,7 @@ KINDS = st.sampled_from(
         {"refiner_split": None},
         {"controlnet": "tiny-edges", "control_image": LANDSCAPE},
         {"ip_adapter": "tiny-look", "ip_adapter_image": PORTRAIT, "refiner_split": None},
+        {"prompt_syntax": "compel"},
     ]
 )
 
@@ -95,18 +97,25 @@ def find_inputs(_refs: object) -> dict[str, InputSize]:
     return {ref: InputSize(*picture.size) for ref, picture in INPUTS.items()}
 
 
-@given(specs(), st.booleans())
-@example({"size": "64x64", "steps": 2, "scheduler": "heun", "refiner_split": 0.5}, False)
-@example({"size": "64x64", "steps": 3, "scheduler": "dpm2", "image": LANDSCAPE, "strength": 0.9}, True)
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_random_spec_is_rendered_or_refused(pipeline: LoadedPipeline, fields: dict[str, Any], in_row: bool) -> None:
+PROMPTS = st.sampled_from(
+    ["a fox", "a (fox)1.4 in the snow--", "a fox " * 60, "((a) (b", 'a "fox', "a cat.swap(dog)", "a <glyph>", "", "\\("]
+)
+
+
+@given(specs(), st.booleans(), PROMPTS)
+@example({"size": "64x64", "steps": 2, "scheduler": "heun", "refiner_split": 0.5}, False, "a fox")
+@example({"size": "64x64", "steps": 3, "scheduler": "dpm2", "image": LANDSCAPE, "strength": 0.9}, True, "a fox")
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_random_spec_is_rendered_or_refused(
+    pipeline: LoadedPipeline, fields: dict[str, Any], in_row: bool, prompt: str
+) -> None:
     if in_row:
-        fields, row = {}, {"prompt": "a fox", **fields}
+        fields, row = {}, {"prompt": prompt, **fields}
         if "tpyo" in row or "size" in row or "steps" in row:
             # What the parser of rows refuses or takes apart; it is tested with the files.
             fields = {name: row.pop(name) for name in ("tpyo", "size", "steps") if name in row}
     else:
-        row = {"prompt": "a fox"}
+        row = {"prompt": prompt}
     try:
         plan = plan_job(Catalog.load(), "tiny", fields, Intake([Row(row, 1), Row({**row, "seed": 5}, 2)]), find_inputs)
     except InvalidSubmissionError as refusal:

@@ -137,7 +137,15 @@ def test_workers_tell_what_they_do(client: FlaskClient, engine: Engine, settings
 
 def test_the_catalog_is_listed(client: FlaskClient) -> None:
     entries = {entry["name"]: entry for entry in client.get("/api/v1/pipelines").json["pipelines"]}
-    assert entries.keys() == {"tiny", "tiny-turbo", "sdxl-1.0", "sdxl-turbo", "sdxl-lightning", "sdxl-lcm"}
+    assert entries.keys() == {
+        "tiny",
+        "tiny-turbo",
+        "sdxl-1.0",
+        "sdxl-turbo",
+        "sdxl-lightning",
+        "sdxl-lcm",
+        "sdxl-lcm-lora",
+    }
     assert entries["tiny"]["default"]
     assert entries["sdxl-1.0"]["defaults"]["width"] == 1024
 

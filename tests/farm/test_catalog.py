@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from sqlalchemy import Engine, select
 
 from farm.catalog import Catalog
@@ -36,6 +38,7 @@ def test_a_file_extends_and_replaces(tmp_path: Path) -> None:
         "sdxl-turbo",
         "sdxl-lightning",
         "sdxl-lcm",
+        "sdxl-lcm-lora",
     }
 
 
@@ -50,7 +53,9 @@ def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
 
 
 def test_an_unknown_pipeline_is_answered_with_those_that_exist() -> None:
-    with pytest.raises(NotFoundError, match="sdxl-1.0, sdxl-lcm, sdxl-lightning, sdxl-turbo, tiny, tiny-turbo"):
+    with pytest.raises(
+        NotFoundError, match="sdxl-1.0, sdxl-lcm, sdxl-lcm-lora, sdxl-lightning, sdxl-turbo, tiny, tiny-turbo"
+    ):
         Catalog.load().get("sdxl")
 
 
@@ -63,6 +68,8 @@ def test_an_unknown_pipeline_is_answered_with_those_that_exist() -> None:
         ('base = "/m"\ndefaults.scheduler = "eulr"', "there is no 'eulr'; the schedulers are"),
         ('base = "/m"\nmax_num_inference_steps = 4', "num_inference_steps exceeds max_num_inference_steps"),
         ('base = "/m"\noffload = "disk"', "offload"),
+        ('base = "/m"\ndefaults.loras = [{name = "nothing"}]', "its default LoRA nothing is not in the catalog"),
+        ('base = "/m"\ndefaults.loras = [{name = "tiny-warm"}]', "tiny-warm was made for other pipelines"),
     ],
 )
 def test_an_entry_that_cannot_work_is_refused_when_the_catalog_is_read(
@@ -87,7 +94,9 @@ def test_adapters_come_from_the_file_too(tmp_path: Path) -> None:
     assert not pixels.fits("tiny")
     assert catalog.controlnets.get("canny").located(Path("/m")) == ("diffusers/controlnet-canny-sdxl-1.0", None)
     assert catalog.loras.get("tiny-warm").fits("tiny")
-    with pytest.raises(NotFoundError, match="There is no LoRA 'none'; the catalog holds pixels, tiny-cool, tiny-warm"):
+    with pytest.raises(
+        NotFoundError, match="There is no LoRA 'none'; the catalog holds lcm-lora-sdxl, pixels, tiny-cool, tiny-warm"
+    ):
         catalog.loras.get("none")
     path.write_text('[loras.old]\npath = "/m"\nweight_name = "x.bin"\n')
     with pytest.raises(ConfigurationError, match=r"x.bin is a pickle"):
@@ -104,3 +113,36 @@ def test_a_few_step_model_takes_few_steps_and_no_guidance(engine: Engine) -> Non
     for fields, field in (({"steps": 5}, "num_inference_steps"), ({"guidance_scale": 5}, "guidance_scale")):
         with pytest.raises(InvalidSubmissionError, match=f"{field}: .* exceeds the .* of tiny-turbo"):
             submit_job(engine, Catalog.load(), "tiny-turbo", fields, Intake([Row({"prompt": "a fox"})]))
+
+
+KEYS = {
+    "diffusers": "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.processor.to_k_lora.down.weight",
+    "peft": "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight",
+    "kohya": "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k.lora_down.weight",
+}
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
+def test_a_lora_fits_the_pipelines_of_its_architecture(tmp_path: Path, key: str) -> None:
+    def write(width: int) -> None:
+        save_file({key: np.zeros((4, width), np.float32)}, tmp_path / "look.safetensors")
+
+    (tmp_path / "small" / "unet").mkdir(parents=True)
+    (tmp_path / "small" / "unet" / "config.json").write_text('{"cross_attention_dim": 96}')
+    path = tmp_path / "catalog.toml"
+    tables = '[pipelines.small]\nbase = "./small"\n[loras.look]\npath = "./look.safetensors"\n'
+    path.write_text(tables)
+    for width, fits in ((2048, "sdxl-1.0"), (96, "small")):
+        write(width)
+        look = Catalog.load(path, tmp_path).loras.get("look")
+        assert [look.fits(name) for name in ("sdxl-1.0", "small")] == [fits == "sdxl-1.0", fits == "small"]
+    for width, pipelines, told in ((2048, "small", "2048 wide, not 96"), (768, "sdxl-1.0", "768 wide, not 2048")):
+        write(width)
+        path.write_text(f'{tables}pipelines = ["{pipelines}"]\n')
+        with pytest.raises(
+            ConfigurationError, match=f"look was made for another architecture than {pipelines}: .*{told}"
+        ):
+            Catalog.load(path, tmp_path)
+    (tmp_path / "look.safetensors").write_bytes(b"<html>not found</html>")
+    with pytest.raises(ConfigurationError, match="is no file of safetensors; fetch it again"):
+        Catalog.load(path, tmp_path)

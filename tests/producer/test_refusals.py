@@ -80,6 +80,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "switch the refiner off",
     ),
     "watermark on a stamp": ({"watermark": True, "size": "64x64"}, "watermark", "does not fit into 64x64"),
+    "swap in a prompt": (
+        {"prompt_syntax": "compel", "negative_prompt": "a cat.swap(dog)"},
+        "negative_prompt",
+        "swap() is not possible here",
+    ),
+    "brackets without end": (
+        {"prompt_syntax": "compel", "negative_prompt": "(" * 16},
+        "negative_prompt",
+        "brackets in brackets; write fewer",
+    ),
     "infinity": ({"guidance_scale": float("inf")}, "guidance_scale", "is not possible"),
     "nan": ({"aesthetic_score": "nan"}, "aesthetic_score", "is not possible"),
     "three numbers for a size": ({"original_size": "1,2,3"}, "original_size", "at most 2 items"),
