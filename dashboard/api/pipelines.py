@@ -24,7 +24,7 @@ def index() -> Response:
             "defaults": {
                 name: value
                 for name, value in entry.defaults.model_dump(exclude_none=True).items()
-                if value != {} and (name != "refiner_split" or entry.refiner is not None)
+                if value not in ({}, ()) and (name != "refiner_split" or entry.refiner is not None)
             },
         }
         for entry in farm.catalog

@@ -73,6 +73,7 @@ def test_pipelines_with_defaults_and_limits(client: FlaskClient) -> None:
     turbo = pipelines["sdxl-turbo"]
     assert (turbo["has_refiner"], turbo["max_num_inference_steps"], turbo["max_guidance_scale"]) == (False, 4, 1.0)
     assert turbo["defaults"]["scheduler_options"] == {"timestep_spacing": "trailing"}
+    assert pipelines["sdxl-lcm-lora"]["defaults"]["loras"] == [{"name": "lcm-lora-sdxl", "weight": 1.0}]
 
 
 def test_a_healthy_farm(client: FlaskClient) -> None:
