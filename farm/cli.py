@@ -27,7 +27,15 @@ app = typer.Typer(
 
 USER = "The user's side (over HTTP, from any machine)"
 OPERATOR = "The operator's side"
-for command in (commands.submit, commands.jobs, commands.show, commands.cancel, commands.download, commands.grid):
+for command in (
+    commands.submit,
+    commands.jobs,
+    commands.show,
+    commands.cancel,
+    commands.download,
+    commands.grid,
+    commands.words,
+):
     app.command(rich_help_panel=USER)(command)
 
 DevicesOption = Annotated[

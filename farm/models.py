@@ -180,6 +180,16 @@ class Input(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class WordList(Base):
+    """Words that a prompt template names as ``__name__``."""
+
+    __tablename__ = "word_lists"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    words: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class Worker(Base):
     """One process on one device, as it last reported itself."""
 

@@ -22,6 +22,8 @@ from farm.schedulers import SCHEDULERS, SDXL_OWN, Scheduler, SchedulerOptions, n
 MAX_PROMPT_CHARACTERS = 10_000
 MAX_SEED = 2**63 - 1
 MAX_IMAGES_PER_PROMPT = 10_000
+#: Images of a job.
+MAX_IMAGES = 1_000_000
 MAX_PRIORITY = 100
 #: Pictures and adapters of one image; more than a device holds.
 MAX_ADAPTERS = 8
@@ -323,6 +325,14 @@ class JobSpec(BaseModel):
     """At most so many images share a pipeline call; by default what the catalog found best."""
     inputs: Annotated[dict[str, InputRef], BeforeValidator(_object)] = Field(default_factory=dict)
     """Names under which rows speak of uploaded pictures."""
+    templates: Literal["none", "all", "random"] = "none"
+    """What ``{red|blue} __animal__`` in a prompt stands for: itself, every combination, or ``template_samples``."""
+    template_samples: int = Field(default=1, ge=1, le=10_000)
+    """With ``templates`` random: so many prompts are drawn from each template."""
+    sweep: dict[str, list[Any]] = Field(default_factory=dict)
+    """Parameters that take several values in turn. All combinations of a prompt have the same seeds."""
+    first: int | None = Field(default=None, ge=1)
+    """Only so many images, from the first: a test run of the whole."""
 
 
 def _schedule_problems(image: ImageParameters) -> Iterator[tuple[str, str]]:

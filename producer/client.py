@@ -69,7 +69,8 @@ class Farm:
         """Submit a file of prompts; raises InvalidSubmissionError. The receipt has the job's ``id`` and ``url``."""
         data = path.read_bytes()
         # Only tables and objects can name pictures, and only then is it worth reading them here.
-        rows = read_file(path.name, data).rows if path.suffix != ".txt" and b"image" in data else []
+        named = path.suffix == ".xlsx" or (path.suffix != ".txt" and b"image" in data)
+        rows = read_file(path.name, data, fields.get("columns")).rows if named else []
         fields = self._with_inputs(fields, [row.values for row in rows], path.parent)
         form = {name: _form_value(value) for name, value in fields.items()}
         return self._send("POST", "/api/v1/jobs", data=form, files={"file": (path.name, data)})
@@ -94,6 +95,18 @@ class Farm:
         except NotFoundError:
             self._send("POST", "/api/v1/inputs", content=data)
         return ref
+
+    def words(self) -> dict[str, list[str]]:
+        """The lists of words for prompt templates, by name."""
+        return {entry["name"]: entry["words"] for entry in self._send("GET", "/api/v1/word-lists")["word_lists"]}
+
+    def save_words(self, name: str, text: str) -> None:
+        """Store a list of words, one a line; raises InvalidSubmissionError."""
+        self._send("PUT", f"/api/v1/word-lists/{name}", content=text.encode())
+
+    def delete_words(self, name: str) -> None:
+        """Remove a list of words; raises NotFoundError."""
+        self._request("DELETE", f"/api/v1/word-lists/{name}")
 
     def jobs(self, limit: int = 20) -> list[Json]:
         """The newest jobs, newest first."""

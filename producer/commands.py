@@ -29,7 +29,7 @@ JobArgument = Annotated[int, typer.Argument(metavar="JOB", help="Number of the j
 
 def submit(
     file: Annotated[
-        Path | None, typer.Argument(metavar="[PROMPTS]", help="File of prompts: .txt, .csv, .tsv or .jsonl.")
+        Path | None, typer.Argument(metavar="[PROMPTS]", help="File of prompts: .txt, .csv, .tsv, .jsonl or .xlsx.")
     ] = None,
     prompt: Annotated[list[str] | None, typer.Option(help="A prompt; may be given several times.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the job.  [default: the file's name]")] = None,
@@ -58,6 +58,18 @@ def submit(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any other parameter, by its name in diffusers."),
     ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(metavar="AXES", help='Values in turn: "guidance_scale: 3..9 step 2; steps: 20, 40".'),
+    ] = None,
+    templates: Annotated[
+        str | None, typer.Option(help="all or random: what {red|blue} __animal__ in prompts stands for.")
+    ] = None,
+    template_samples: Annotated[int | None, typer.Option(help="With --templates random: prompts per template.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(metavar="TITLE=NAME", help="Which parameter a column of the file is.")
+    ] = None,
+    first: Annotated[int | None, typer.Option(help="Render only so many images: a test run.")] = None,
     seed: Annotated[int | None, typer.Option(help="Image k of the job gets this seed + k.  [default: random]")] = None,
     images_per_prompt: Annotated[int | None, typer.Option(help="Pictures per prompt, each with its own seed.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="At most so many images in one pipeline call.")] = None,
@@ -107,6 +119,10 @@ def submit(
             "scheduler": scheduler,
             "loras": lora,
             "output_format": output_format,
+            "sweep": sweep,
+            "templates": templates,
+            "template_samples": template_samples,
+            "first": first,
         }
         fields: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
         for assignment in parameter or []:
@@ -114,6 +130,11 @@ def submit(
             if not equals:
                 raise typer.BadParameter(f"{assignment!r} is not NAME=VALUE", param_hint="--set")
             fields[field.strip()] = text
+        for assignment in column or []:
+            title, equals, text = assignment.rpartition("=")
+            if not equals or file is None:
+                raise typer.BadParameter(f"{assignment!r} is not TITLE=NAME of a file", param_hint="--column")
+            fields.setdefault("columns", {})[title] = text.strip()
         if no_refiner:
             fields["refiner_split"] = None
         with Farm() as farm:
@@ -130,6 +151,35 @@ def submit(
                 _print_end(job, directory)
             if job["state"] != "completed":
                 raise typer.Exit(1)
+
+
+def words(
+    name: Annotated[str | None, typer.Argument(help="Name of a list: prompts write it as __name__.")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Text, one word or phrase a line.")] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove the list.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the lists of words for prompt templates, or store or remove one.
+
+    Examples:
+
+        farm words
+
+        farm words animal animals.txt
+
+        farm submit --prompt "a {red|blue} __animal__" --templates all
+    """
+    with friendly_errors(), Farm() as farm:
+        if delete and name is not None:
+            farm.delete_words(name)
+        elif name is not None and file is not None:
+            farm.save_words(name, file.read_text(encoding="utf-8-sig"))
+        lists = {key: found for key, found in farm.words().items() if name in (None, key)}
+        if not as_json:
+            for key, found in lists.items():
+                shown = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
+                output.print(f"{key}: {len(found)} ({shown})", markup=False, highlight=False)
+        print_json({"word_lists": lists}, only_if=as_json)
 
 
 def jobs(

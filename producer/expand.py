@@ -10,8 +10,20 @@ from pydantic_core import ErrorDetails
 
 from farm.catalog import Catalog, Entries, Pipeline
 from farm.errors import InvalidSubmissionError, NotFoundError, Problem
-from farm.spec import INPUT_FIELDS, INPUT_REF, MAX_SEED, ROW_FIELDS, CombinationError, ImageParameters, JobSpec, listed
-from producer.intake import ALIASES, Intake, canonical, suggestion
+from farm.spec import (
+    INPUT_FIELDS,
+    INPUT_REF,
+    MAX_IMAGES,
+    MAX_SEED,
+    ROW_FIELDS,
+    CombinationError,
+    ImageParameters,
+    JobSpec,
+    listed,
+)
+from producer.intake import ALIASES, Intake, Row, canonical, suggestion
+from producer.sweeps import cells, read_sweep
+from producer.templates import TemplateError, Templates
 
 #: Seeds drawn for people who give none stay short enough to be typed.
 RANDOM_SEED_BITS = 32
@@ -40,6 +52,8 @@ class InputSize:
 
 FindInputs = Callable[[Collection[str]], Mapping[str, InputSize]]
 """Sizes of those of the named pictures that are in the store."""
+FindWords = Callable[[], Mapping[str, Sequence[str]]]
+"""All lists of words, by name; asked for only if there are templates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +69,19 @@ class Plan:
 
 
 def plan_job(
-    catalog: Catalog, default_pipeline: str, fields: Mapping[str, Any], intake: Intake, find_inputs: FindInputs
+    catalog: Catalog,
+    default_pipeline: str,
+    fields: Mapping[str, Any],
+    intake: Intake,
+    find_inputs: FindInputs,
+    find_words: FindWords = dict,
 ) -> Plan:
-    """Check a submission and expand it. Raises InvalidSubmissionError with every problem that was found."""
+    """Check a submission and expand it. Raises InvalidSubmissionError with every problem that was found.
+
+    Images come in the order of the rows; within a row in that of the prompts that its template stands for, then of the
+    sweep's combinations, then of the images per prompt. Seeds count on from prompt to prompt; the combinations of one
+    have the same, so that they differ by what is swept alone.
+    """
     spec, given = _read_spec(fields)
     try:
         pipeline = catalog.get(spec.pipeline or default_pipeline)
@@ -65,47 +89,83 @@ def plan_job(
         raise InvalidSubmissionError([Problem("pipeline", str(error))]) from None
     if not intake.rows:
         raise InvalidSubmissionError([Problem("prompt", "there is none; write at least one")])
-    image_count = len(intake.rows) * spec.images_per_prompt
     seed = spec.seed if spec.seed is not None else secrets.randbits(RANDOM_SEED_BITS)
-    if seed + image_count - 1 > MAX_SEED:
-        raise InvalidSubmissionError([Problem("seed", f"{seed} + {image_count} images exceeds {MAX_SEED}")])
 
     inputs = _Inputs(spec.inputs)
     sized = given.keys() & {"width", "height"}
     try:
         given = inputs.resolved(given)
+        swept = [inputs.resolved(cell) for cell in cells(spec.sweep)]
     except CombinationError as error:
         raise InvalidSubmissionError([Problem(error.field, str(error))]) from None
     defaults = _overlay(_pipeline_defaults(pipeline), given)
     # A combination may become whole by what the rows add; where they add nothing, it is refused once.
-    said_by_rows = {name for row in intake.rows for name in row.values}
+    said_by_rows = {name for row in intake.rows for name in row.values} | spec.sweep.keys()
     if said_by_rows <= {"prompt", "seed"} and (problems := _said_once_problems(defaults, catalog, pipeline)):
         raise InvalidSubmissionError(problems)
 
     rows, problems = [], []
-    for row in intake.rows:
+    for row in _with_templates(spec, seed, intake.rows, find_words):
         try:
             rows.append((row, inputs.resolved(row.values)))
         except CombinationError as error:
             problems.append(Problem(error.field, str(error), row.line))
+    _check_count(len(rows) * spec.images_per_prompt, len(swept), seed)
     sizes = find_inputs(inputs.named)
     images: list[ImageParameters] = []
-    for row, values in rows:
+    for number, (row, values) in enumerate(rows):
+        first_seed = {"seed": seed + number * spec.images_per_prompt}
+        for cell in swept:
+            try:
+                merged = _overlay(_overlay({**defaults, **first_seed}, values), cell)
+                missing = inputs.missing(merged, sizes)
+                if missing is not None:
+                    problems.append(Problem(*missing, row.line))
+                    continue
+                if not sized and not {*row.values, *cell} & {"width", "height"}:
+                    merged |= _size_of_input(merged, sizes)
+                images.extend(_images_of(merged, spec.images_per_prompt))
+                problems.extend(_limits(images[-1], catalog, pipeline, row.line))
+            except ValidationError as error:
+                problems.extend(_problem(details, row.line) for details in error.errors())
+    if problems:
+        raise InvalidSubmissionError([*dict.fromkeys(problems)])
+    return Plan(spec, given, pipeline, seed, images[: spec.first])
+
+
+def _with_templates(spec: JobSpec, seed: int, rows: Sequence[Row], find_words: FindWords) -> Sequence[Row]:
+    """The rows, each once for every prompt that it stands for."""
+    if spec.templates == "none":
+        return rows
+    templates = Templates(find_words())
+    expanded, problems = [], []
+    for number, row in enumerate(rows):
+        prompt = row.values.get("prompt")
         try:
-            merged = _overlay({**defaults, "seed": seed + len(images)}, values)
-            missing = inputs.missing(merged, sizes)
-            if missing is not None:
-                problems.append(Problem(*missing, row.line))
+            if not isinstance(prompt, str):
+                expanded.append(row)
                 continue
-            if not sized and not row.values.keys() & {"width", "height"}:
-                merged |= _size_of_input(merged, sizes)
-            images.extend(_images_of(merged, spec.images_per_prompt))
-            problems.extend(_limits(images[-1], catalog, pipeline, row.line))
-        except ValidationError as error:
-            problems.extend(_problem(details, row.line) for details in error.errors())
+            prompts = (
+                templates.all(prompt)
+                if spec.templates == "all"
+                else templates.some(prompt, spec.template_samples, seed + number)
+            )
+            expanded += [Row({**row.values, "prompt": one}, row.line) for one in prompts]
+        except TemplateError as error:
+            problems.append(Problem("prompt", str(error), row.line))
+        if len(expanded) > MAX_IMAGES:
+            raise InvalidSubmissionError([Problem("templates", f"stand for more than {MAX_IMAGES:,} prompts")])
     if problems:
         raise InvalidSubmissionError(problems)
-    return Plan(spec, given, pipeline, seed, images)
+    return expanded
+
+
+def _check_count(seeds: int, combinations: int, seed: int) -> None:
+    if seeds * combinations > MAX_IMAGES:
+        message = f"would have {seeds * combinations:,} images, and at most {MAX_IMAGES:,} are taken; make several jobs"
+        raise InvalidSubmissionError([Problem("job", message)])
+    if seed + seeds - 1 > MAX_SEED:
+        raise InvalidSubmissionError([Problem("seed", f"{seed} + {seeds} images exceeds {MAX_SEED}")])
 
 
 def _read_spec(fields: Mapping[str, Any]) -> tuple[JobSpec, dict[str, Any]]:
@@ -117,6 +177,8 @@ def _read_spec(fields: Mapping[str, Any]) -> tuple[JobSpec, dict[str, Any]]:
             raise InvalidSubmissionError([Problem(name, f"is no field of a job; {remedy}")])
     try:
         values = canonical(dict(fields))
+        if values.get("sweep") is not None:
+            values["sweep"] = read_sweep(values["sweep"])
         job = {name: value for name, value in values.items() if name in JobSpec.model_fields}
         spec = JobSpec.model_validate(job)
     except ValidationError as error:

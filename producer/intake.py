@@ -1,24 +1,22 @@
-"""Reads files of prompts: txt, csv, tsv and jsonl become rows that remember their line.
+"""Reads files of prompts: txt, csv, tsv, jsonl and xlsx become rows that remember their line.
 
 A row sets parameters for its own images; ``farm.spec.ROW_FIELDS`` lists them. ``size`` stands for width and height,
 ``steps`` for ``num_inference_steps``. Nothing is guessed: a column that is no parameter is reported as ignored,
 and one that looks like a misspelt parameter is refused.
 """
 
-import csv
 import difflib
-import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-from farm.errors import InvalidSubmissionError, Problem
 from farm.spec import ROW_FIELDS, CombinationError, ImageParameters
+from producer.tables import TABLES, Cells, decode, numbered_lines, read_cells, refusal
 
-FORMATS = ("txt", "csv", "tsv", "jsonl")
+FORMATS = ("txt", "csv", "tsv", "jsonl", "xlsx")
 ALIASES = {
     "steps": "num_inference_steps",
     "cfg_scale": "guidance_scale",
@@ -48,24 +46,24 @@ class Intake:
     ignored_columns: list[str] = field(default_factory=list)
 
 
-def read_file(filename: str, data: bytes) -> Intake:
+def read_file(filename: str, data: bytes, columns: Mapping[str, str] | None = None) -> Intake:
     """Parse a file by its name's ending.
+
+    ``columns`` says for titles of a table which parameter they are; an empty one leaves the column out.
 
     Raises InvalidSubmissionError for an unknown ending, bytes that are not UTF-8, NUL characters, a missing
     prompt column, misspelt columns, malformed JSON and a file without a prompt.
     """
     ending = PurePath(filename).suffix.lstrip(".").lower()
     if ending not in FORMATS:
-        raise _refusal("file", f"{filename!r} ends in {ending!r}; the farm reads {', '.join(FORMATS)}")
-    text = _decode(data)
-    if ending == "txt":
-        intake = Intake([Row({"prompt": line}, number) for number, line in _lines(text) if line.strip()])
-    elif ending == "jsonl":
-        intake = _read_jsonl(text)
+        raise refusal("file", f"{filename!r} ends in {ending!r}; the farm reads {', '.join(FORMATS)}")
+    if ending in TABLES:
+        intake = _read_table(read_cells(data, ending), columns or {})
     else:
-        intake = _read_table(text, ending)
+        text = decode(data)
+        intake = _read_jsonl(text) if ending == "jsonl" else _read_lines(text)
     if not intake.rows:
-        raise _refusal("prompt", "the file holds no prompt; write at least one", line=1)
+        raise refusal("prompt", "the file holds no prompt; write at least one", line=1)
     return intake
 
 
@@ -106,71 +104,50 @@ def suggestion(name: str, known: tuple[str, ...] = _KNOWN) -> str | None:
     return matches[0] if matches else None
 
 
-def _decode(data: bytes) -> str:
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise _refusal(
-            "prompt", f"byte {error.start} (0x{data[error.start]:02x}) is not UTF-8; save the file as UTF-8", line
-        ) from None
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise _refusal("prompt", "holds a NUL character; remove it", line)
-    return text
+def _read_lines(text: str) -> Intake:
+    return Intake([Row({"prompt": line}, number) for number, line in numbered_lines(text) if line.strip()])
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers. Only line feeds (and CR LF) end a line: a prompt may hold other separators."""
-    for number, line in enumerate(text.split("\n"), start=1):
-        yield number, line.removesuffix("\r")
-
-
-def _read_table(text: str, ending: str) -> Intake:
-    # In tab-separated values a double quote is an ordinary character (IANA text/tab-separated-values), and files
-    # of prompts do hold stray ones; in comma-separated values it quotes (RFC 4180).
-    if ending == "tsv":
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
-    else:
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    csv.field_size_limit(max(len(text), 1))
-    try:
-        header = next(reader, [])
-        columns, ignored = _read_header(header)
-        rows = []
-        line = reader.line_num + 1
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                rows.append(_read_cells(cells, columns, len(header), line))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise _refusal("file", f"is no well-formed {ending}: {error}", reader.line_num) from None
+def _read_table(lines: Iterator[Cells], mapping: Mapping[str, str]) -> Intake:
+    """Rows under a header."""
+    _, header = next(lines, (1, []))
+    columns, ignored = _read_header(header, mapping)
+    rows = [
+        _read_cells(cells, columns, len(header), line) for line, cells in lines if any(cell.strip() for cell in cells)
+    ]
     return Intake(rows, ignored)
 
 
-def _read_header(header: list[str]) -> tuple[dict[int, str], list[str]]:
+def _read_header(header: list[str], mapping: Mapping[str, str]) -> tuple[dict[int, str], list[str]]:
+    for title, parameter in mapping.items():
+        if title not in header:
+            raise refusal("columns", f"there is no column {title[:60]!r}, only {', '.join(map(repr, header))}", line=1)
+        if parameter and parameter not in _KNOWN:
+            raise refusal("columns", f"{title[:60]!r} cannot be {parameter[:60]!r}, which is no parameter", line=1)
     columns: dict[int, str] = {}
     ignored = []
     for position, title in enumerate(header):
-        name = title.strip().lower().replace(" ", "_")
-        if name in _KNOWN:
+        name = mapping.get(title, title.strip().lower().replace(" ", "_"))
+        if title in mapping and not name:
+            ignored.append(title.strip())
+        elif name in _KNOWN:
             if name in columns.values():
-                raise _refusal(name, "is the title of two columns; remove one", line=1)
+                raise refusal(name, "is the title of two columns; remove one", line=1)
             columns[position] = name
         elif (meant := suggestion(name)) is not None:
-            raise _refusal(title.strip(), f"is no parameter; did you mean {meant}?", line=1)
+            raise refusal(title.strip(), f"is no parameter; did you mean {meant}?", line=1)
         else:
             ignored.append(title.strip())
     if not header:
-        raise _refusal("prompt", "the file is empty; its first line must name the columns", line=1)
+        raise refusal("prompt", "the file is empty; its first line must name the columns", line=1)
     if "prompt" not in columns.values():
-        raise _refusal("prompt", f"there is no such column, only {', '.join(map(repr, header))}; add it", line=1)
+        raise refusal("prompt", f"there is no such column, only {', '.join(map(repr, header))}; add it", line=1)
     return columns, ignored
 
 
 def _read_cells(cells: list[str], columns: dict[int, str], width: int, line: int) -> Row:
     if len(cells) > width:
-        raise _refusal("file", f"has {len(cells)} cells, but the header has {width} columns", line)
+        raise refusal("file", f"has {len(cells)} cells, but the header has {width} columns", line)
     values: dict[str, Any] = {}
     for position, name in columns.items():
         cell = cells[position] if position < len(cells) else ""
@@ -182,17 +159,17 @@ def _read_cells(cells: list[str], columns: dict[int, str], width: int, line: int
 
 def _read_jsonl(text: str) -> Intake:
     rows = []
-    for number, line in _lines(text):
+    for number, line in numbered_lines(text):
         if not line.strip():
             continue
         try:
             values = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
-            raise _refusal("file", f"is no JSON: {error}", number) from None
+            raise refusal("file", f"is no JSON: {error}", number) from None
         if isinstance(values, str):
             values = {"prompt": values}
         if not isinstance(values, dict):
-            raise _refusal("file", 'must be an object such as {"prompt": "a fox"}, or a string', number)
+            raise refusal("file", 'must be an object such as {"prompt": "a fox"}, or a string', number)
         rows.append(object_row(values, number))
     return Intake(rows)
 
@@ -203,9 +180,9 @@ def object_row(values: dict[str, Any], line: int | None) -> Row:
         if name not in _KNOWN:
             meant = suggestion(name)
             remedy = f"did you mean {meant}?" if meant else f"the fields are {', '.join(_KNOWN)}"
-            raise _refusal(name, f"is no parameter of an image; {remedy}", line)
+            raise refusal(name, f"is no parameter of an image; {remedy}", line)
     if "prompt" not in values:
-        raise _refusal("prompt", "is missing; add it", line)
+        raise refusal("prompt", "is missing; add it", line)
     return _row(values, line)
 
 
@@ -213,8 +190,4 @@ def _row(values: dict[str, Any], line: int | None) -> Row:
     try:
         return Row(canonical(values), line)
     except CombinationError as error:
-        raise _refusal(error.field, str(error), line) from None
-
-
-def _refusal(name: str, message: str, line: int | None = None) -> InvalidSubmissionError:
-    return InvalidSubmissionError([Problem(name, message, line)])
+        raise refusal(error.field, str(error), line) from None

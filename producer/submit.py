@@ -14,6 +14,7 @@ from producer.batching import group_to_batches
 from producer.expand import plan_job
 from producer.inputs import find_inputs
 from producer.intake import Intake
+from producer.words import word_lists
 
 #: Channel on which the producer service hears of new jobs.
 NOTIFY_CHANNEL = "farm_jobs"
@@ -38,7 +39,14 @@ def submit_job(
 
     ``fields`` are those of ``farm.spec.JobSpec`` (strings as a form sends them will do), ``intake`` holds the rows.
     """
-    plan = plan_job(catalog, default_pipeline, fields, intake, lambda refs: find_inputs(engine, refs))
+    plan = plan_job(
+        catalog,
+        default_pipeline,
+        fields,
+        intake,
+        lambda refs: find_inputs(engine, refs),
+        lambda: word_lists(engine),
+    )
     batches = group_to_batches(plan.images, plan.spec.batch_size or plan.pipeline.batch_size)
     row = {
         "name": plan.spec.name or plan.images[0].prompt[:_NAME_LENGTH],

@@ -53,7 +53,22 @@ def read_form() -> tuple[Json, Intake]:
     file = request.files.get("file")
     if file is None:
         raise _refusal("file", "is missing; send the prompts as the part 'file'")
-    return request.form.to_dict(), read_file(file.filename or "", file.read())
+    fields = request.form.to_dict()
+    columns = read_columns(fields.pop("columns", ""))
+    return fields, read_file(file.filename or "", file.read(), columns)
+
+
+def read_columns(text: str) -> dict[str, str]:
+    """Which parameter each column is, from JSON: titles to names. Raises InvalidSubmissionError."""
+    if not text.strip():
+        return {}
+    try:
+        columns = json.loads(text)
+    except (ValueError, RecursionError):
+        columns = None
+    if not isinstance(columns, dict) or not all(isinstance(name, str) for name in columns.values()):
+        raise _refusal("columns", 'must be an object of titles and parameters, such as {"Text": "prompt"}')
+    return columns
 
 
 def _pointer(*steps: str | int) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from farm.schedulers import SCHEDULERS
-from farm.spec import INPUT_FIELDS, ImageParameters
+from farm.spec import INPUT_FIELDS, ImageParameters, JobSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,11 @@ class Field:
 
 #: Per group, its fields with an example of what they take.
 _GROUPS: dict[str, dict[str, str]] = {
+    "Many from one": {
+        "sweep": "guidance_scale: 3..9 step 2; steps: 20, 40",
+        "templates": "braces are braces",
+        "template_samples": "1, with random",
+    },
     "Start from a picture": {
         "image": "the picture to start from",
         "mask_image": "white is painted anew",
@@ -93,7 +98,7 @@ def _choices(name: str) -> tuple[str, ...]:
     """The values of a field that has but a few."""
     if name == "scheduler":
         return tuple(SCHEDULERS)
-    annotation: Any = ImageParameters.model_fields[name].annotation
+    annotation: Any = (ImageParameters.model_fields | JobSpec.model_fields)[name].annotation
     if get_origin(annotation) is Literal:
         return tuple(map(str, get_args(annotation)))
     return ("true", "false") if bool in get_args(annotation) else ()

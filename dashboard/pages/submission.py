@@ -26,6 +26,7 @@ FORM_FIELDS = (
     "refiner_split",
     "seed",
     "images_per_prompt",
+    "first",
     *parameters.names(),
 )
 

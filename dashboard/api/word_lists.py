@@ -1,0 +1,33 @@
+"""Lists of words that prompt templates name."""
+
+from flask import Blueprint, Response, jsonify, request
+from werkzeug.exceptions import BadRequest
+
+from dashboard.context import context
+from producer.words import delete_word_list, save_word_list, word_lists
+
+blueprint = Blueprint("api_word_lists", __name__)
+
+
+@blueprint.get("/word-lists")
+def index() -> Response:
+    """All lists, with their words."""
+    lists = word_lists(context().engine)
+    return jsonify({"word_lists": [{"name": name, "words": [*words]} for name, words in lists.items()]})
+
+
+@blueprint.put("/word-lists/<path:name>")
+def put(name: str) -> Response:
+    """Store a list: the body is text, one word or phrase a line."""
+    try:
+        text = request.get_data(cache=False).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"The list is not UTF-8: {error}.") from None
+    return jsonify({"name": name, "words": [*save_word_list(context().engine, name, text)]})
+
+
+@blueprint.delete("/word-lists/<path:name>")
+def delete(name: str) -> tuple[str, int]:
+    """Remove a list; jobs that were submitted with it keep their prompts."""
+    delete_word_list(context().engine, name)
+    return "", 204
