@@ -1,10 +1,13 @@
 """Connections to Postgres."""
 
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import make_url
 
 from farm.errors import ConfigurationError
 from farm.settings import Settings
+
+#: Channel on which the producer service hears that there is something to dispatch.
+NOTIFY_CHANNEL = "farm_jobs"
 
 
 def open_database(settings: Settings, pool_size: int = 5) -> Engine:
@@ -32,3 +35,8 @@ def open_database(settings: Settings, pool_size: int = 5) -> Engine:
             "application_name": "sdxl-farm",
         },
     )
+
+
+def wake_producer(connection: Connection) -> None:
+    """Let the producer service look for work as soon as this transaction commits."""
+    connection.execute(text(f"NOTIFY {NOTIFY_CHANNEL}"))

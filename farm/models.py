@@ -63,6 +63,7 @@ class Job(Base):
         ),
         CheckConstraint("state <> 'completed' OR images_failed = 0", "completed_without_failure"),
         CheckConstraint("state <> 'failed' OR images_failed > 0", "failed_with_failure"),
+        CheckConstraint("paused_at IS NULL OR finished_at IS NULL", "paused_while_unfinished"),
         CheckConstraint("image_count > 0", "not_empty"),
         CheckConstraint(
             "images_completed >= 0 AND images_failed >= 0 AND images_completed + images_failed <= image_count", "counts"
@@ -84,6 +85,8 @@ class Job(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    paused_at: Mapped[datetime | None]
+    """Set while no further batch of it may begin."""
 
 
 class Batch(Base):

@@ -1,7 +1,7 @@
 """The states of jobs, batches and images, and which changes between them are legal.
 
 This module imports nothing of ours. The guarded UPDATEs that carry the changes out live in
-``farm.transitions``; the database's CHECK constraints (``farm.models``) hold the invariants.
+``farm.transitions`` and ``farm.control``; the database's CHECK constraints (``farm.models``) hold the invariants.
 """
 
 from enum import StrEnum
@@ -28,7 +28,8 @@ class JobState(StrEnum):
     COMPLETED = "completed"
     """Every image is completed. Final."""
     FAILED = "failed"
-    """Every image has ended and at least one of them failed; the others are there. Final."""
+    """Every image has ended and at least one of them failed; the others are there.
+    Out: somebody lets the failed ones be rendered again (running)."""
     CANCELLED = "cancelled"
     """Somebody cancelled it; the images finished before that are kept. Final."""
 
@@ -47,7 +48,7 @@ class BatchState(StrEnum):
     COMPLETED = "completed"
     """All of its images are completed. Final."""
     FAILED = "failed"
-    """It holds a single image, which failed. Final."""
+    """It holds a single image, which failed. Out: retry by a person (ready)."""
     SPLIT = "split"
     """It failed repeatedly, and its images went to two smaller batches. Final."""
     CANCELLED = "cancelled"
@@ -62,7 +63,7 @@ class ImageState(StrEnum):
     COMPLETED = "completed"
     """Its picture and thumbnail are in the store. Final."""
     FAILED = "failed"
-    """It cannot be rendered; ``error`` says why. Final."""
+    """It could not be rendered; ``error`` says why. Out: retry by a person (pending)."""
     CANCELLED = "cancelled"
     """Its job was cancelled before it was finished. Final."""
 
@@ -71,7 +72,7 @@ JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED}),
     JobState.RUNNING: frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}),
     JobState.COMPLETED: frozenset(),
-    JobState.FAILED: frozenset(),
+    JobState.FAILED: frozenset({JobState.RUNNING}),
     JobState.CANCELLED: frozenset(),
 }
 
@@ -89,7 +90,7 @@ BATCH_TRANSITIONS: dict[BatchState, frozenset[BatchState]] = {
         }
     ),
     BatchState.COMPLETED: frozenset(),
-    BatchState.FAILED: frozenset(),
+    BatchState.FAILED: frozenset({BatchState.READY}),
     BatchState.SPLIT: frozenset(),
     BatchState.CANCELLED: frozenset(),
 }
@@ -97,9 +98,9 @@ BATCH_TRANSITIONS: dict[BatchState, frozenset[BatchState]] = {
 IMAGE_TRANSITIONS: dict[ImageState, frozenset[ImageState]] = {
     ImageState.PENDING: frozenset({ImageState.COMPLETED, ImageState.FAILED, ImageState.CANCELLED}),
     ImageState.COMPLETED: frozenset(),
-    ImageState.FAILED: frozenset(),
+    ImageState.FAILED: frozenset({ImageState.PENDING}),
     ImageState.CANCELLED: frozenset(),
 }
 
-FINAL_JOB_STATES = frozenset(state for state, following in JOB_TRANSITIONS.items() if not following)
-FINAL_BATCH_STATES = frozenset(state for state, following in BATCH_TRANSITIONS.items() if not following)
+#: Batches in which nothing happens by itself any more.
+ENDED_BATCH_STATES = (BatchState.COMPLETED, BatchState.FAILED, BatchState.SPLIT, BatchState.CANCELLED)

@@ -1,7 +1,8 @@
-"""Every write of state: one named, guarded UPDATE (or a few, in one transaction) per legal transition.
+"""Every write of state by machines: one named, guarded UPDATE (or a few, in one transaction) per legal transition.
 
 A worker's writes carry its attempt; when the row has moved on they change nothing and the function says so. Locks
-are taken in one order, job before batch before images, so that cancel and finish cannot deadlock.
+are taken in one order, job before batch before images, so that cancel and finish cannot deadlock. What people do to
+jobs is in ``farm.control``.
 """
 
 from collections.abc import Sequence
@@ -17,10 +18,6 @@ from sqlalchemy.sql.elements import ColumnElement
 from farm.models import Batch, Image, Job, Worker
 from farm.spec import is_refined
 from farm.states import BatchState, ImageState, JobState, Stage
-
-UNCLAIMED = (BatchState.READY, BatchState.QUEUED)
-UNFINISHED = (*UNCLAIMED, BatchState.RUNNING)
-UNFINISHED_JOB = (JobState.QUEUED, JobState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,33 +366,6 @@ def hand_back(engine: Engine, batch_id: int, attempt: int, delay_seconds: float 
         return connection.execute(statement).rowcount == 1
 
 
-def cancel_job(engine: Engine, job_id: int) -> bool:
-    """queued or running -> cancelled, with all that it has not finished. False if it had already ended.
-
-    Running batches are cancelled at once: their workers learn it by the next heartbeat, and what they still
-    write is refused.
-    """
-    with engine.begin() as connection:
-        cancelled = connection.execute(
-            update(Job)
-            .where(Job.id == job_id, Job.state.in_(UNFINISHED_JOB))
-            .values(state=JobState.CANCELLED, finished_at=func.now())
-        ).rowcount
-        if cancelled != 1:
-            return False
-        connection.execute(
-            update(Batch)
-            .where(Batch.job_id == job_id, Batch.state.in_(UNFINISHED))
-            .values(state=BatchState.CANCELLED, queued_at=None, lease_until=None, finished_at=func.now())
-        )
-        connection.execute(
-            update(Image)
-            .where(Image.job_id == job_id, Image.state == ImageState.PENDING)
-            .values(state=ImageState.CANCELLED, finished_at=func.now())
-        )
-    return True
-
-
 def register_worker(engine: Engine, worker: Worker) -> None:
     """A worker process introduces itself."""
     with Session(engine) as session, session.begin():
@@ -429,6 +399,7 @@ def _roll_up(connection: Connection, job_id: int, *, completed: int = 0, failed:
                 else_=Job.state,
             ),
             finished_at=case((ended, func.now()), else_=None),
+            paused_at=case((ended, None), else_=Job.paused_at),
         )
     )
 

@@ -150,7 +150,11 @@ def _job_loads(connection: Connection, queue: QueueLoad, places: int) -> list[Jo
     rows = connection.execute(
         select(Job.id, Job.owner, Job.priority, func.count(ready.c.id).label("ready"), active.label("active"))
         .join(ready, onclause=true())
-        .where(Job.pipeline == queue.pipeline, Job.state.in_((JobState.QUEUED, JobState.RUNNING)))
+        .where(
+            Job.pipeline == queue.pipeline,
+            Job.state.in_((JobState.QUEUED, JobState.RUNNING)),
+            Job.paused_at.is_(None),
+        )
         .group_by(Job.id)
     )
     return [JobLoad(row.id, row.owner, row.priority, row.ready, row.active) for row in rows]

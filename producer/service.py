@@ -12,11 +12,10 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
 from farm.broker import make_celery
-from farm.database import open_database
+from farm.database import NOTIFY_CHANNEL, open_database
 from farm.settings import Settings
 from producer.dispatch import dispatch
 from producer.recovery import recover
-from producer.submit import NOTIFY_CHANNEL
 
 logger = logging.getLogger(__name__)
 

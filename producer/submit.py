@@ -9,6 +9,7 @@ import psycopg
 from sqlalchemy import Engine, insert, text
 
 from farm.catalog import Catalog
+from farm.database import wake_producer
 from farm.models import Job
 from producer.batching import group_to_batches
 from producer.expand import plan_job
@@ -16,8 +17,6 @@ from producer.inputs import find_inputs
 from producer.intake import Intake
 from producer.words import word_lists
 
-#: Channel on which the producer service hears of new jobs.
-NOTIFY_CHANNEL = "farm_jobs"
 _NAME_LENGTH = 80
 
 
@@ -76,5 +75,5 @@ def submit_job(
                         image = plan.images[index]
                         own = json.dumps(own) if (own := image.own()) else None
                         copy.write_row((job_id, index, batch_id, image.prompt, image.negative_prompt, image.seed, own))
-        connection.execute(text(f"NOTIFY {NOTIFY_CHANNEL}"))
+        wake_producer(connection)
     return Receipt(job_id, len(plan.images), len(batches), plan.seed, tuple(intake.ignored_columns))

@@ -11,7 +11,7 @@ from dashboard.context import EXTENSION
 from farm.catalog import Defaults, Pipeline
 from farm.cli import app
 from farm.settings import Settings
-from farm.states import BATCH_TRANSITIONS, FINAL_BATCH_STATES, BatchState
+from farm.states import BATCH_TRANSITIONS, ENDED_BATCH_STATES, BatchState
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -65,7 +65,7 @@ def test_the_state_diagram_shows_every_transition_and_no_other() -> None:
     legal = {(str(state), str(following)) for state in BatchState for following in BATCH_TRANSITIONS[state]}
     assert drawn == legal
     ends = set(re.findall(r"^\s*(\w+) --> \[\*\]", diagram, re.MULTILINE))
-    assert ends == {str(state) for state in FINAL_BATCH_STATES}
+    assert ends == {str(state) for state in ENDED_BATCH_STATES}
 
 
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in sorted(DOCS.glob("*.md")))])

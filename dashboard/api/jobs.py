@@ -1,19 +1,21 @@
 """Jobs: submit, list, show, cancel."""
 
+from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request, url_for
+from sqlalchemy import Engine
 
 from dashboard.api.problems import invalid_submission, problem
-from dashboard.api.submission import json_pointer, read_form, read_json_object, split_json
+from dashboard.api.submission import json_pointer, read_changes, read_form, read_json_object, split_json
 from dashboard.arguments import integer, page_size, state
 from dashboard.context import context
 from dashboard.queries import JobView, get_job, job_errors, list_jobs
+from farm.control import cancel_job, change_job, pause_job, resume_job, retry_failed
 from farm.errors import InvalidSubmissionError
 from farm.states import JobState
-from farm.transitions import cancel_job
 from producer.intake import Intake
 from producer.submit import submit_job
 
@@ -54,6 +56,17 @@ def show(job_id: int) -> Response:
     return jsonify({**job_json(view), "spec": view.job.spec, "errors": errors})
 
 
+@blueprint.patch("/jobs/<int:job_id>")
+def change(job_id: int) -> Response:
+    """Change ``priority`` or ``name`` of a job."""
+    farm = context()
+    get_job(farm.engine, farm.board, job_id)
+    changes = read_changes(read_json_object())
+    if not change_job(farm.engine, job_id, **changes):
+        return _ended(job_id, "get another priority")
+    return jsonify(job_json(get_job(farm.engine, farm.board, job_id)))
+
+
 @blueprint.post("/jobs/<int:job_id>/cancel")
 def cancel(job_id: int) -> Response:
     """Cancel a job; cancelling it again is fine, one that ended otherwise is a conflict."""
@@ -61,9 +74,42 @@ def cancel(job_id: int) -> Response:
     get_job(farm.engine, farm.board, job_id)
     cancel_job(farm.engine, job_id)
     view = get_job(farm.engine, farm.board, job_id)
-    if view.job.state is not JobState.CANCELLED:
-        return problem(HTTPStatus.CONFLICT, f"Job {job_id} is {view.job.state.value} and cannot be cancelled any more.")
-    return jsonify(job_json(view))
+    return jsonify(job_json(view)) if view.job.state is JobState.CANCELLED else _ended(job_id, "be cancelled")
+
+
+@blueprint.post("/jobs/<int:job_id>/pause")
+def pause(job_id: int) -> Response:
+    """Let no further batch of a job begin; those that are being rendered are finished."""
+    return _act(job_id, pause_job, "be paused")
+
+
+@blueprint.post("/jobs/<int:job_id>/resume")
+def resume(job_id: int) -> Response:
+    """Go on with a paused job; one that is not paused goes on as it did."""
+    return _act(job_id, resume_job, "be resumed")
+
+
+@blueprint.post("/jobs/<int:job_id>/retry")
+def retry(job_id: int) -> Response:
+    """Render the failed images of a job again; ``retried`` says how many there were."""
+    farm = context()
+    get_job(farm.engine, farm.board, job_id)
+    retried = retry_failed(farm.engine, job_id)
+    return jsonify({**job_json(get_job(farm.engine, farm.board, job_id)), "retried": retried})
+
+
+def _act(job_id: int, act: Callable[[Engine, int], bool], what: str) -> Response:
+    farm = context()
+    get_job(farm.engine, farm.board, job_id)
+    if not act(farm.engine, job_id):
+        return _ended(job_id, what)
+    return jsonify(job_json(get_job(farm.engine, farm.board, job_id)))
+
+
+def _ended(job_id: int, what: str) -> Response:
+    farm = context()
+    state = get_job(farm.engine, farm.board, job_id).job.state.value
+    return problem(HTTPStatus.CONFLICT, f"Job {job_id} is {state} and cannot {what} any more.")
 
 
 def job_json(view: JobView) -> dict[str, Any]:
@@ -76,6 +122,7 @@ def job_json(view: JobView) -> dict[str, Any]:
         "pipeline": job.pipeline,
         "priority": job.priority,
         "state": job.state.value,
+        "paused": job.paused_at is not None,
         "images": {
             "total": job.image_count,
             "completed": job.images_completed,

@@ -4,12 +4,17 @@ import json
 from typing import Any
 
 from flask import request
+from pydantic import ValidationError
 from werkzeug.exceptions import BadRequest
 
 from farm.errors import InvalidSubmissionError, Problem
+from farm.spec import JobSpec
 from producer.intake import Intake, Row, object_row, read_file
 
 Json = dict[str, Any]
+
+#: Fields of a job that may change after it was accepted.
+CHANGEABLE = ("priority", "name")
 
 
 def read_json_object() -> Json:
@@ -36,6 +41,21 @@ def split_json(body: Json) -> tuple[Json, Intake]:
     read = [Row({"prompt": prompt}, number) for number, prompt in enumerate(prompts, start=1)]
     read += [object_row(row, number) for number, row in enumerate(rows, start=1)]
     return fields, Intake(read)
+
+
+def read_changes(body: Json) -> Json:
+    """What is to become of a job: ``priority`` and ``name``. Raises InvalidSubmissionError."""
+    for name in body:
+        if name not in CHANGEABLE:
+            raise _refusal(name, f"cannot be changed; {' and '.join(CHANGEABLE)} can")
+    if not body:
+        raise _refusal("body", "changes nothing; give a priority or a name")
+    try:
+        spec = JobSpec.model_validate(body)
+    except ValidationError as error:
+        details = error.errors()[0]
+        raise _refusal(str(details["loc"][0]), details["msg"].lower()) from None
+    return {name: getattr(spec, name) for name in body}
 
 
 def json_pointer(body: Json, problem: Problem) -> str | None:

@@ -19,7 +19,7 @@ from dashboard.queries import (
     list_jobs,
     list_workers,
 )
-from farm.transitions import cancel_job
+from farm.control import cancel_job
 
 blueprint = Blueprint("pages", __name__)
 

@@ -11,8 +11,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from farm.control import cancel_job
 from farm.settings import Settings
-from farm.transitions import cancel_job
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202eevil"
 RowCounts = Callable[[], dict[str, int]]

@@ -1,0 +1,47 @@
+"""Jobs, batches and images in the database, moved as producer and workers move them."""
+
+from typing import Any
+
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from farm.catalog import Catalog
+from farm.models import Batch, Image, Job
+from farm.states import ImageState, Stage
+from farm.transitions import Claim, FinishedPicture, claim, queue_ready_batches
+from producer.intake import Intake, Row
+from producer.submit import submit_job
+
+LEASE = 30.0
+
+
+def submit(engine: Engine, images: int, batch_size: int = 4, **fields: Any) -> int:
+    rows = [Row({"prompt": f"prompt {n}"}) for n in range(images)]
+    fields = {"batch_size": batch_size, "seed": 7, **fields}
+    return submit_job(engine, Catalog.load(), "tiny", fields, Intake(rows)).job_id
+
+
+def start(engine: Engine, job_id: int, stage: Stage = Stage.BASE, worker_id: str = "w") -> Claim:
+    (sent,) = queue_ready_batches(engine, job_id, stage, 1)
+    held = claim(engine, sent.batch_id, sent.attempt, stage, worker_id, LEASE)
+    assert held is not None
+    return held
+
+
+def pictures_of(held: Claim) -> list[FinishedPicture]:
+    return [FinishedPicture(image.index, f"i/{image.index}", f"t/{image.index}", "ab") for image in held.images]
+
+
+def batch(engine: Engine, batch_id: int) -> Batch:
+    with Session(engine, expire_on_commit=False) as session:
+        return session.get_one(Batch, batch_id)
+
+
+def job(engine: Engine, job_id: int) -> Job:
+    with Session(engine, expire_on_commit=False) as session:
+        return session.get_one(Job, job_id)
+
+
+def image_states(engine: Engine, job_id: int) -> list[ImageState]:
+    with Session(engine) as session:
+        return list(session.scalars(select(Image.state).where(Image.job_id == job_id).order_by(Image.index)))
