@@ -24,6 +24,7 @@ from rich.progress import track
 from rich.table import Table
 
 from farm.embedded import free_port
+from farm.errors import FarmError
 from producer.client import Farm
 
 AIM = 0.90
@@ -121,9 +122,12 @@ def await_worker(farm_up: "subprocess.Popen[bytes]", url: str) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and farm_up.poll() is None:
         try:
-            if any(worker["alive"] for worker in httpx.get(f"{url}/api/v1/workers").json()["workers"]):
-                return
-        except httpx.TransportError:
+            if httpx.get(f"{url}/readyz").is_success:
+                with Farm(url) as farm:
+                    if any(worker["alive"] for worker in farm.workers()):
+                        return
+        except (httpx.TransportError, FarmError):
+            # Not up yet, or its token is not recorded yet.
             pass
         time.sleep(0.2)
     raise SystemExit("The farm did not start.")

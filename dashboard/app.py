@@ -4,6 +4,7 @@ from flask import Flask
 
 from dashboard.api import register_api
 from dashboard.arguments import NumberConverter
+from dashboard.auth import register_auth
 from dashboard.context import EXTENSION, Context
 from dashboard.errors import register_errors
 from dashboard.pages import register_pages
@@ -26,6 +27,7 @@ def create_app(settings: Settings) -> Flask:
         MAX_CONTENT_LENGTH=settings.max_upload_mib * 2**20,
         MAX_FORM_MEMORY_SIZE=MAX_FORM_MEMORY,
         MAX_FORM_PARTS=MAX_FORM_PARTS,
+        SESSION_COOKIE_SECURE=False,
     )
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.url_map.converters["int"] = NumberConverter
@@ -37,6 +39,7 @@ def create_app(settings: Settings) -> Flask:
         catalog=Catalog.load(settings.catalog, settings.models_directory),
     )
     register_security(app, settings)
+    register_auth(app)
     register_api(app)
     register_pages(app)
     register_errors(app)

@@ -5,10 +5,13 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from typing import cast
 
 from waitress.server import create_server
 
 from dashboard.app import create_app
+from dashboard.context import EXTENSION, Context
+from farm import people
 from farm.errors import ConfigurationError
 from farm.keeper import exit_on_signal
 from farm.settings import Settings
@@ -29,6 +32,8 @@ def serve(settings: Settings, on_listening: Callable[[str], None] = _print_addre
     ``on_listening`` is called with the address once connections are accepted; by default it is printed.
     """
     app = create_app(settings)
+    engine = cast("Context", app.extensions[EXTENSION]).engine
+    people.require_users(engine, settings.host)
     listener = _listen(settings.host, settings.port)
     server = create_server(
         app,
@@ -43,6 +48,8 @@ def serve(settings: Settings, on_listening: Callable[[str], None] = _print_addre
     url = f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
     with closing(server), exit_on_signal():
         on_listening(url)
+        if on_listening is _print_address and not people.somebody_has_a_password(engine):
+            _print_address(f"{url}/enter/{people.make_link(engine, people.local_user(engine).user_id)}")
         logger.info("the dashboard listens on %s", url)
         server.run()
 

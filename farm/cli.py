@@ -95,9 +95,10 @@ def up(
         settings = Settings(**(settings.model_dump(exclude_unset=True) | chosen))
         names = ",".join(device.name for device in parsed)
 
-        def on_ready(url: str, logs: Path) -> None:
+        def on_ready(url: str, link: str, logs: Path) -> None:
             commands.output.print(
                 f"The farm is up: [bold]{url}[/bold]\n"
+                f"  Log in, once, with this link: [bold]{link}[/bold]\n"
                 f"  pipeline {settings.pipeline} on {names}; logs in {logs}\n"
                 f"  Submit: farm submit prompts.txt --output pictures/     Stop: Ctrl-C",
                 highlight=False,

@@ -16,12 +16,15 @@ from sqlalchemy import (
     MetaData,
     SmallInteger,
     Text,
+    UniqueConstraint,
+    false,
     func,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from farm.roles import Role
 from farm.states import BatchState, ImageState, JobState, Stage
 
 
@@ -49,6 +52,7 @@ class Base(DeclarativeBase):
         BatchState: _enum(BatchState, "batch_state"),
         ImageState: _enum(ImageState, "image_state"),
         Stage: _enum(Stage, "stage"),
+        Role: _enum(Role, "role"),
     }
 
 
@@ -87,6 +91,8 @@ class Job(Base):
     finished_at: Mapped[datetime | None]
     paused_at: Mapped[datetime | None]
     """Set while no further batch of it may begin."""
+    test_images: Mapped[int | None] = mapped_column(Integer)
+    """Set during a test run: only so many images, from the first, are rendered until somebody lets the rest follow."""
 
 
 class Batch(Base):
@@ -107,7 +113,7 @@ class Batch(Base):
         ),
         CheckConstraint("attempt >= 0 AND failures >= 0", "counts"),
         # Dispatch takes a job's next batches in order; recovery looks at those that are on their way.
-        Index("ix_batches_ready", "job_id", "id", postgresql_where=text("state = 'ready'")),
+        Index("ix_batches_ready", "job_id", "id", postgresql_where=text("state = 'ready' AND NOT held")),
         Index("ix_batches_active", "state", postgresql_where=text("state IN ('queued', 'running')")),
         Index("ix_batches_job_id", "job_id"),
     )
@@ -115,6 +121,8 @@ class Batch(Base):
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     state: Mapped[BatchState] = mapped_column(server_default=BatchState.READY)
+    held: Mapped[bool] = mapped_column(server_default=false())
+    """Waits for the end of its job's test run: it is not dispatched before somebody lets it."""
     stage: Mapped[Stage] = mapped_column(server_default=Stage.BASE)
     parameters: Mapped[dict[str, Any]]
     """``farm.spec.SharedParameters`` of its images."""
@@ -148,7 +156,15 @@ class Image(Base):
         CheckConstraint("(finished_at IS NOT NULL) = (state <> 'pending')", "finished"),
         CheckConstraint("seed >= 0", "seed"),
         CheckConstraint('"index" >= 0', "index"),
+        CheckConstraint("rating BETWEEN -1 AND 1", "rating"),
         Index("ix_images_batch_id", "batch_id"),
+        # Open pages ask what ended since they last looked; failures are grouped by their reason; galleries are
+        # filtered by marks and words. Each of these holds only the rows that matter, so that submission stays fast.
+        Index("ix_images_ended", "job_id", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+        Index("ix_images_failed", "job_id", "index", postgresql_where=text("state = 'failed'")),
+        Index("ix_images_rated", "job_id", "index", postgresql_where=text("rating <> 0")),
+        Index("ix_images_tags", "tags", postgresql_using="gin", postgresql_where=text("tags <> '{}'")),
+        Index("ix_images_prompt", text("to_tsvector('simple', prompt)"), postgresql_using="gin"),
     )
 
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
@@ -166,6 +182,9 @@ class Image(Base):
     sha256: Mapped[str | None]
     error: Mapped[str | None]
     finished_at: Mapped[datetime | None]
+    rating: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    """What people think of it: 1 starred, -1 rejected, 0 neither."""
+    tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default="{}")
 
 
 class Input(Base):
@@ -212,3 +231,137 @@ class Worker(Base):
     """When it last renewed its leases; a worker is live while this is younger than the lease."""
     stopped_at: Mapped[datetime | None]
     """Set when it said goodbye; a killed worker never does."""
+    draining_at: Mapped[datetime | None]
+    """Set while an operator wants it to take no further batch."""
+    restarts: Mapped[int] = mapped_column(Integer, server_default="0")
+    """How often its supervisor had to start this device's process again."""
+    memory_used: Mapped[int | None] = mapped_column(BigInteger)
+    memory_total: Mapped[int | None] = mapped_column(BigInteger)
+    """Of the device, in bytes: on a GPU all that is taken there, on a CPU what this process takes."""
+    utilisation: Mapped[float | None]
+    """Share of the time since the last heartbeat that the device computed, 0 to 1."""
+
+
+class RenderMinute(Base):
+    """What one worker rendered within one minute: from these rows come rates, durations, failures and estimates.
+
+    Added up in the transaction that ends a stage; a worker has rows of its own, so that no two wait for each other.
+    """
+
+    __tablename__ = "render_minutes"
+
+    minute: Mapped[datetime] = mapped_column(primary_key=True)
+    worker_id: Mapped[str] = mapped_column(primary_key=True)
+    pipeline: Mapped[str] = mapped_column(primary_key=True)
+    stage: Mapped[Stage] = mapped_column(primary_key=True)
+    batches: Mapped[int] = mapped_column(Integer, server_default="0")
+    """Stages of batches that ended well."""
+    images: Mapped[int] = mapped_column(Integer, server_default="0")
+    """Images of those batches."""
+    pictures: Mapped[int] = mapped_column(Integer, server_default="0")
+    """Images that were finished with it: those that a refiner follows do not count."""
+    seconds: Mapped[float] = mapped_column(server_default="0")
+    """The device's time for them."""
+    megapixel_steps: Mapped[float] = mapped_column(server_default="0")
+    """Their denoising: megapixels of each image times its steps in this stage."""
+    failures: Mapped[int] = mapped_column(Integer, server_default="0")
+    """Attempts that failed."""
+
+
+class QueueMinute(Base):
+    """How much waited, once a minute, as the leading producer saw it."""
+
+    __tablename__ = "queue_minutes"
+
+    minute: Mapped[datetime] = mapped_column(primary_key=True)
+    pipeline: Mapped[str] = mapped_column(primary_key=True)
+    stage: Mapped[Stage] = mapped_column(primary_key=True)
+    waiting: Mapped[int] = mapped_column(Integer)
+    """Batches ready or queued."""
+    running: Mapped[int] = mapped_column(Integer)
+    oldest_seconds: Mapped[float]
+    """Age of the batch that waits longest."""
+
+
+class User(Base):
+    """Somebody who may log in."""
+
+    __tablename__ = "users"
+    __table_args__ = (CheckConstraint("name <> ''", "named"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    password_hash: Mapped[str | None]
+    """argon2id; without one, the user enters by a one-time link."""
+    role: Mapped[Role]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    disabled_at: Mapped[datetime | None]
+
+
+class LoginSession(Base):
+    """A browser that is logged in; known by the hash of what its cookie holds."""
+
+    __tablename__ = "sessions"
+    __table_args__ = (Index("ix_sessions_user_id", "user_id"),)
+
+    token_sha256: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+
+
+class LoginLink(Base):
+    """A link that logs in once; known by the hash of its secret."""
+
+    __tablename__ = "login_links"
+
+    token_sha256: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    expires_at: Mapped[datetime]
+
+
+class ApiToken(Base):
+    """What a program shows to act for a user; known by its hash, shown once."""
+
+    __tablename__ = "api_tokens"
+    __table_args__ = (Index("ix_api_tokens_user_id", "user_id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    token_sha256: Mapped[str] = mapped_column(unique=True)
+    hint: Mapped[str]
+    """Its first characters, by which its owner knows it again."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_used_at: Mapped[datetime | None]
+
+
+class Activity(Base):
+    """Who did what, and when."""
+
+    __tablename__ = "activities"
+    __table_args__ = (Index("ix_activities_job_id", "job_id", "id", postgresql_where=text("job_id IS NOT NULL")),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    actor: Mapped[str]
+    """Name of the user, kept when the user is gone."""
+    action: Mapped[str]
+    """Such as ``job.cancel``: what, a dot, and what was done to it."""
+    job_id: Mapped[int | None] = mapped_column(BigInteger)
+    details: Mapped[dict[str, Any] | None]
+
+
+class Preset(Base):
+    """Fields of a job under a name, to be submitted again and again."""
+
+    __tablename__ = "presets"
+    __table_args__ = (UniqueConstraint("owner", "name"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    owner: Mapped[str]
+    name: Mapped[str]
+    shared: Mapped[bool] = mapped_column(server_default=false())
+    """Whether everybody sees it."""
+    fields: Mapped[dict[str, Any]]
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())

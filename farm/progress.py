@@ -23,6 +23,11 @@ class Progress:
     steps: int
 
 
+def of_stage(progress: Progress | None, stage: Stage) -> Progress | None:
+    """Progress that still speaks of this stage."""
+    return progress if progress is not None and progress.stage is stage else None
+
+
 class ProgressBoard:
     """Where workers write how far their batches are, and the dashboard reads it."""
 

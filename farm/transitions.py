@@ -91,6 +91,7 @@ def queue_ready_batches(engine: Engine, job_id: int, stage: Stage, count: int) -
         .where(
             Batch.job_id == job_id,
             Batch.state == BatchState.READY,
+            ~Batch.held,
             Batch.stage == stage,
             Batch.run_after <= func.now(),
         )

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import httpx
 
-from farm import embedded
+from farm import embedded, people
+from farm.database import open_database
 from farm.errors import ConfigurationError
 from farm.keeper import Child, Keeper, stop_on_signal
 from farm.record import forget_farm, record_farm
@@ -22,11 +23,15 @@ READY_SECONDS = 60
 POLL_SECONDS = 0.1
 
 
-def run_up(settings: Settings, devices: str, on_ready: Callable[[str, Path], None]) -> None:
+#: Name of the API token that each start makes anew for the user's own programs.
+TOKEN_NAME = "farm up"  # noqa: S105
+
+
+def run_up(settings: Settings, devices: str, on_ready: Callable[[str, str, Path], None]) -> None:
     """Start services (unless configured), migrations, producer, worker and dashboard; return when stopped.
 
-    ``on_ready`` is called with the dashboard's address and the log directory once it answers. Raises
-    ConfigurationError when a part cannot start.
+    ``on_ready`` is called with the dashboard's address, a link that logs its reader in once, and the log directory as
+    soon as the dashboard answers. Raises ConfigurationError when a part cannot start.
     """
     port = settings.port or embedded.free_port(settings.host)
     _require_free(settings.host, port)
@@ -46,6 +51,7 @@ def run_up(settings: Settings, devices: str, on_ready: Callable[[str, Path], Non
             "PYTHONUNBUFFERED": "1",
         }
         _migrate(environment)
+        token, link = _let_in(settings, environment["FARM_DATABASE_URL"])
         parts = {"producer": [], "worker": ["--devices", devices], "dashboard": []}
         keeper = Keeper(
             [
@@ -54,7 +60,11 @@ def run_up(settings: Settings, devices: str, on_ready: Callable[[str, Path], Non
             ]
         )
         with stop_on_signal(keeper):
-            watcher = threading.Thread(target=_announce, args=(url, logs, on_ready), daemon=True)
+            watcher = threading.Thread(
+                target=_announce,
+                args=(url, token, logs, lambda: on_ready(url, f"{url}/enter/{link}", logs)),
+                daemon=True,
+            )
             watcher.start()
             try:
                 keeper.run()
@@ -75,13 +85,24 @@ def _migrate(environment: dict[str, str]) -> None:
         raise ConfigurationError(f"The database could not be migrated:\n{result.stderr.strip()}")
 
 
-def _announce(url: str, logs: Path, on_ready: Callable[[str, Path], None]) -> None:
+def _let_in(settings: Settings, database_url: str) -> tuple[str, str]:
+    """An API token and the secret of a one-time link, for whoever starts the farm."""
+    engine = open_database(Settings(database_url=database_url))
+    try:
+        people.require_users(engine, settings.host)
+        user = people.local_user(engine)
+        return people.renew_named_token(engine, user.user_id, TOKEN_NAME), people.make_link(engine, user.user_id)
+    finally:
+        engine.dispose()
+
+
+def _announce(url: str, token: str, logs: Path, announce: Callable[[], None]) -> None:
     """Wait until the dashboard answers, then record and announce its address."""
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         if _answers(url):
-            record_farm(url)
-            on_ready(url, logs)
+            record_farm(url, token)
+            announce()
             return
         time.sleep(POLL_SECONDS)
     sys.stderr.write(f"The dashboard does not answer on {url}; {logs}/dashboard.log says why.\n")

@@ -14,7 +14,7 @@ import httpx
 from PIL import Image
 
 from farm.errors import FarmError, InvalidSubmissionError, NotFoundError, Problem
-from farm.record import find_farm
+from farm.record import find_farm, find_token
 from farm.spec import INPUT_FIELDS, listed
 from producer.intake import read_file
 
@@ -47,11 +47,17 @@ class DownloadProgress:
 
 
 class Farm:
-    """A connection to a farm. Without a URL: ``FARM_URL``, else the farm that ``farm up`` last recorded."""
+    """A connection to a farm. Without a URL: ``FARM_URL``, else the farm that ``farm up`` last recorded.
 
-    def __init__(self, url: str | None = None) -> None:
+    Without an API token: ``FARM_TOKEN``, else what ``farm up`` recorded for this address.
+    """
+
+    def __init__(self, url: str | None = None, token: str | None = None) -> None:
         self.url = (url or find_farm()).rstrip("/")
-        self._http = httpx.Client(base_url=self.url, timeout=TIMEOUT, follow_redirects=True)
+        token = token or find_token(self.url)
+        # Redirects to a store on another host go without it: httpx sees to that.
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx.Client(base_url=self.url, timeout=TIMEOUT, follow_redirects=True, headers=headers)
 
     def __enter__(self) -> Self:
         return self
@@ -116,6 +122,11 @@ class Farm:
     def job(self, job_id: int) -> Json:
         """One job: state, counts, progress."""
         return self._send("GET", f"/api/v1/jobs/{job_id}")
+
+    def workers(self) -> list[Json]:
+        """All workers of the last hour, the living first."""
+        workers: list[Json] = self._send("GET", "/api/v1/workers")["workers"]
+        return workers
 
     def wait(self, job_id: int, on_progress: Callable[[Json], None] | None = None) -> Json:
         """Wait until a job has ended; returns the job. ``on_progress`` sees it at every look."""
@@ -217,4 +228,6 @@ def _error_of(response: httpx.Response) -> FarmError:
     detail = problem.get("detail") or problem.get("title") or response.reason_phrase
     if response.status_code == httpx.codes.NOT_FOUND:
         return NotFoundError(detail)
+    if response.status_code == httpx.codes.UNAUTHORIZED:
+        detail = "This farm wants to know who you are: make an API token on its page Account, and set FARM_TOKEN."
     return FarmRefusedError(response.status_code, detail)

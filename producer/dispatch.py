@@ -137,6 +137,7 @@ def _job_loads(connection: Connection, queue: QueueLoad, places: int) -> list[Jo
         .where(
             Batch.job_id == Job.id,
             Batch.state == BatchState.READY,
+            ~Batch.held,
             Batch.stage == queue.stage,
             Batch.run_after <= func.now(),
         )

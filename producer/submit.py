@@ -8,6 +8,7 @@ from typing import Any, cast
 import psycopg
 from sqlalchemy import Engine, insert, text
 
+from farm.activity import note
 from farm.catalog import Catalog
 from farm.database import wake_producer
 from farm.models import Job
@@ -32,7 +33,7 @@ class Receipt:
 
 
 def submit_job(
-    engine: Engine, catalog: Catalog, default_pipeline: str, fields: Mapping[str, Any], intake: Intake
+    engine: Engine, catalog: Catalog, default_pipeline: str, fields: Mapping[str, Any], intake: Intake, owner: str = ""
 ) -> Receipt:
     """Accept a job, or raise InvalidSubmissionError and write nothing.
 
@@ -49,6 +50,7 @@ def submit_job(
     batches = group_to_batches(plan.images, plan.spec.batch_size or plan.pipeline.batch_size)
     row = {
         "name": plan.spec.name or plan.images[0].prompt[:_NAME_LENGTH],
+        "owner": owner,
         "pipeline": plan.pipeline.name,
         "priority": plan.spec.priority,
         "spec": {**plan.given, **plan.spec.model_dump(mode="json", exclude_unset=True), "seed": plan.seed},
@@ -75,5 +77,6 @@ def submit_job(
                         image = plan.images[index]
                         own = json.dumps(own) if (own := image.own()) else None
                         copy.write_row((job_id, index, batch_id, image.prompt, image.negative_prompt, image.seed, own))
+        note(connection, owner, "job.submit", job_id, images=len(plan.images))
         wake_producer(connection)
     return Receipt(job_id, len(plan.images), len(batches), plan.seed, tuple(intake.ignored_columns))

@@ -11,6 +11,8 @@ from typing import TypeVar
 
 import httpx
 
+from farm import people
+from farm.database import open_database
 from farm.embedded import free_port
 from farm.settings import Settings
 from producer.client import Farm
@@ -44,7 +46,25 @@ class RunningFarm:
         self.environment["FARM_PORT"] = self.url.rpartition(":")[2]
         self.environment["FARM_URL"] = self.url
         self.processes: list[subprocess.Popen[bytes]] = []
-        self.client = Farm(self.url)
+        self.token = self.make_token()
+        self.environment["FARM_TOKEN"] = self.token
+        self.client = Farm(self.url, self.token)
+
+    def make_token(self) -> str:
+        """An API token of an administrator."""
+        engine = open_database(self.settings)
+        try:
+            return people.make_token(engine, people.local_user(engine).user_id, "tests")
+        finally:
+            engine.dispose()
+
+    def login_link(self) -> str:
+        """A link that logs a browser in."""
+        engine = open_database(self.settings)
+        try:
+            return f"{self.url}/enter/{people.make_link(engine, people.local_user(engine).user_id)}"
+        finally:
+            engine.dispose()
 
     def start(self, *arguments: str) -> "subprocess.Popen[bytes]":
         """Run ``farm ARGUMENTS`` in the background."""
@@ -76,7 +96,7 @@ class RunningFarm:
         wait_until(answers, "the dashboard")
 
     def workers(self) -> list[dict]:
-        return [worker for worker in httpx.get(f"{self.url}/api/v1/workers").json()["workers"] if worker["alive"]]
+        return [worker for worker in self.client.workers() if worker["alive"]]
 
     def await_job(self, job_id: int, seconds: float = WAIT_SECONDS) -> dict:
         def ended() -> dict | None:

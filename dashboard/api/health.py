@@ -7,6 +7,7 @@ from flask import Blueprint, Response, jsonify
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from dashboard.auth import public
 from dashboard.context import context
 from farm.errors import FarmError
 
@@ -14,12 +15,14 @@ blueprint = Blueprint("health", __name__)
 
 
 @blueprint.get("/healthz")
+@public
 def healthz() -> Response:
     """This process answers."""
     return jsonify({"status": "ok"})
 
 
 @blueprint.get("/readyz")
+@public
 def readyz() -> tuple[Response, int]:
     """Database, broker and store answer too; what does not is named."""
     farm = context()

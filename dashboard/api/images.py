@@ -8,7 +8,8 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from dashboard.arguments import integer, page_size, state
 from dashboard.context import context
-from dashboard.queries import ImageView, get_image, get_job, list_images
+from dashboard.queries.images import ImageView, get_image, list_images
+from dashboard.queries.jobs import get_job
 from farm.errors import NotFoundError
 from farm.states import ImageState
 

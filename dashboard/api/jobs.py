@@ -11,8 +11,9 @@ from sqlalchemy import Engine
 from dashboard.api.problems import invalid_submission, problem
 from dashboard.api.submission import json_pointer, read_changes, read_form, read_json_object, split_json
 from dashboard.arguments import integer, page_size, state
+from dashboard.auth import identity, require_steering
 from dashboard.context import context
-from dashboard.queries import JobView, get_job, job_errors, list_jobs
+from dashboard.queries.jobs import JobView, get_job, job_errors, list_jobs
 from farm.control import cancel_job, change_job, pause_job, resume_job, retry_failed
 from farm.errors import InvalidSubmissionError
 from farm.states import JobState
@@ -60,9 +61,9 @@ def show(job_id: int) -> Response:
 def change(job_id: int) -> Response:
     """Change ``priority`` or ``name`` of a job."""
     farm = context()
-    get_job(farm.engine, farm.board, job_id)
+    require_steering(get_job(farm.engine, farm.board, job_id).job)
     changes = read_changes(read_json_object())
-    if not change_job(farm.engine, job_id, **changes):
+    if not change_job(farm.engine, job_id, identity().name, **changes):
         return _ended(job_id, "get another priority")
     return jsonify(job_json(get_job(farm.engine, farm.board, job_id)))
 
@@ -71,8 +72,8 @@ def change(job_id: int) -> Response:
 def cancel(job_id: int) -> Response:
     """Cancel a job; cancelling it again is fine, one that ended otherwise is a conflict."""
     farm = context()
-    get_job(farm.engine, farm.board, job_id)
-    cancel_job(farm.engine, job_id)
+    require_steering(get_job(farm.engine, farm.board, job_id).job)
+    cancel_job(farm.engine, job_id, identity().name)
     view = get_job(farm.engine, farm.board, job_id)
     return jsonify(job_json(view)) if view.job.state is JobState.CANCELLED else _ended(job_id, "be cancelled")
 
@@ -93,15 +94,15 @@ def resume(job_id: int) -> Response:
 def retry(job_id: int) -> Response:
     """Render the failed images of a job again; ``retried`` says how many there were."""
     farm = context()
-    get_job(farm.engine, farm.board, job_id)
-    retried = retry_failed(farm.engine, job_id)
+    require_steering(get_job(farm.engine, farm.board, job_id).job)
+    retried = retry_failed(farm.engine, job_id, identity().name)
     return jsonify({**job_json(get_job(farm.engine, farm.board, job_id)), "retried": retried})
 
 
-def _act(job_id: int, act: Callable[[Engine, int], bool], what: str) -> Response:
+def _act(job_id: int, act: Callable[[Engine, int, str], bool], what: str) -> Response:
     farm = context()
-    get_job(farm.engine, farm.board, job_id)
-    if not act(farm.engine, job_id):
+    require_steering(get_job(farm.engine, farm.board, job_id).job)
+    if not act(farm.engine, job_id, identity().name):
         return _ended(job_id, what)
     return jsonify(job_json(get_job(farm.engine, farm.board, job_id)))
 
@@ -143,7 +144,7 @@ def job_json(view: JobView) -> dict[str, Any]:
 
 def _submit(fields: dict[str, Any], intake: Intake) -> Response:
     farm = context()
-    receipt = submit_job(farm.engine, farm.catalog, farm.settings.pipeline, fields, intake)
+    receipt = submit_job(farm.engine, farm.catalog, farm.settings.pipeline, fields, intake, identity().name)
     url = url_for("api_jobs.show", job_id=receipt.job_id)
     response = jsonify(
         {

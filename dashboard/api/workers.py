@@ -5,7 +5,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify
 
 from dashboard.context import context
-from dashboard.queries import WorkerView, list_workers
+from dashboard.queries.workers import WorkerView, list_workers
 
 blueprint = Blueprint("api_workers", __name__)
 

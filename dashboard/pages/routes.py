@@ -7,18 +7,11 @@ from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from dashboard.arguments import integer
+from dashboard.auth import identity, require_steering
 from dashboard.context import context
-from dashboard.queries import (
-    JobView,
-    covers,
-    ended_since,
-    get_image,
-    get_job,
-    job_errors,
-    list_images,
-    list_jobs,
-    list_workers,
-)
+from dashboard.queries.images import covers, ended_since, get_image, list_images
+from dashboard.queries.jobs import JobView, get_job, job_errors, list_jobs
+from dashboard.queries.workers import list_workers
 from farm.control import cancel_job
 
 blueprint = Blueprint("pages", __name__)
@@ -89,8 +82,8 @@ def job_images(job_id: int) -> str:
 def cancel(job_id: int) -> Response:
     """Cancel the job and show it. If it has just ended otherwise, the page says so."""
     farm = context()
-    get_job(farm.engine, farm.board, job_id)
-    cancel_job(farm.engine, job_id)
+    require_steering(get_job(farm.engine, farm.board, job_id).job)
+    cancel_job(farm.engine, job_id, identity().name)
     return redirect(url_for("pages.job", job_id=job_id), HTTPStatus.SEE_OTHER)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
+from dashboard.auth import identity
 from dashboard.context import context
 from dashboard.pages import parameters
 from farm.errors import InvalidSubmissionError, Problem
@@ -51,7 +52,9 @@ def submit() -> Response:
         fields["refiner_split"] = "none"
     try:
         fields |= _uploaded()
-        receipt = submit_job(farm.engine, farm.catalog, farm.settings.pipeline, fields, _read_prompts())
+        receipt = submit_job(
+            farm.engine, farm.catalog, farm.settings.pipeline, fields, _read_prompts(), identity().name
+        )
     except InvalidSubmissionError as error:
         # Files may hold escapes that no page can: they are shown as question marks.
         page = _page(request.form.to_dict(), error).encode("utf-8", "replace")

@@ -84,7 +84,7 @@ def test_a_healthy_farm(client: FlaskClient) -> None:
 
 
 def test_what_does_not_answer_is_named(
-    make_app: Callable[[Settings], Flask], settings: Settings, tmp_path: Path
+    let_in, make_app: Callable[[Settings], Flask], settings: Settings, tmp_path: Path
 ) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("no directory")
@@ -95,7 +95,7 @@ def test_what_does_not_answer_is_named(
         "store": {"store_url": (blocked / "objects").as_uri()},
     }
     for name, changes in away.items():
-        client = make_app(settings.model_copy(update=changes)).test_client()
+        client = let_in(make_app(settings.model_copy(update=changes)))
         assert client.get("/healthz").status_code == 200
         response = client.get("/readyz")
         assert response.status_code == 503
@@ -104,10 +104,10 @@ def test_what_does_not_answer_is_named(
 
 
 def test_without_a_database_the_answer_is_to_come_again(
-    make_app: Callable[[Settings], Flask], settings: Settings
+    let_in, make_app: Callable[[Settings], Flask], settings: Settings
 ) -> None:
     nobody = f"postgresql://farm:secret@127.0.0.1:{free_port('127.0.0.1')}/farm"
-    client = make_app(settings.model_copy(update={"database_url": nobody})).test_client()
+    client = let_in(make_app(settings.model_copy(update={"database_url": nobody})))
     response = client.get("/api/v1/jobs")
     assert (response.status_code, response.mimetype) == (503, "application/problem+json")
     assert response.headers["Retry-After"]
@@ -116,10 +116,12 @@ def test_without_a_database_the_answer_is_to_come_again(
     assert "secret" not in response.text + page.text
 
 
-def test_without_a_broker_jobs_are_still_shown(make_app: Callable[[Settings], Flask], settings: Settings, farm) -> None:
+def test_without_a_broker_jobs_are_still_shown(
+    let_in, make_app: Callable[[Settings], Flask], settings: Settings, farm
+) -> None:
     job_id = farm.submit()
     farm.start(job_id)
     nobody = f"redis://127.0.0.1:{free_port('127.0.0.1')}/0"
-    client = make_app(settings.model_copy(update={"broker_url": nobody})).test_client()
+    client = let_in(make_app(settings.model_copy(update={"broker_url": nobody})))
     assert client.get(f"/api/v1/jobs/{job_id}").get_json()["state"] == "running"
     assert client.get("/workers").status_code == 200

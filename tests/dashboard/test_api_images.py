@@ -142,10 +142,10 @@ def s3_settings(settings: Settings, bucket: str, s3_server: str) -> Settings:
 
 
 def test_where_browsers_reach_the_store_they_are_sent_there(
-    make_app: Callable[[Settings], Flask], s3_settings: Settings, farm
+    let_in, make_app: Callable[[Settings], Flask], s3_settings: Settings, farm
 ) -> None:
     job_id = replace(farm, store=open_store(s3_settings)).complete(seed=59)
-    client = make_app(s3_settings).test_client()
+    client = let_in(make_app(s3_settings))
     response = client.get(f"/api/v1/jobs/{job_id}/images/0/file?download=1")
     assert response.status_code == 302
     assert response.headers["Location"].startswith("https://pictures.example:9000/")
@@ -154,11 +154,11 @@ def test_where_browsers_reach_the_store_they_are_sent_there(
 
 
 def test_a_private_bucket_is_streamed_through(
-    make_app: Callable[[Settings], Flask], s3_settings: Settings, farm, s3_server: str, bucket: str
+    let_in, make_app: Callable[[Settings], Flask], s3_settings: Settings, farm, s3_server: str, bucket: str
 ) -> None:
     private = s3_settings.model_copy(update={"s3_public_endpoint_url": None})
     job_id = replace(farm, store=open_store(private)).complete(seed=59)
-    client = make_app(private).test_client()
+    client = let_in(make_app(private))
     assert client.get(f"/api/v1/jobs/{job_id}/images/0/file").data == farm.square(59, "PNG")
     s3 = boto3.client("s3", endpoint_url=s3_server)
     s3.delete_object(Bucket=bucket, Key=f"farm/{image_key(job_id, 0)}")

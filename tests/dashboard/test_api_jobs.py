@@ -10,7 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from dashboard.queries import MAX_ID
+from dashboard.queries.paging import MAX_ID
 from farm.progress import Progress, ProgressBoard
 from farm.settings import Settings
 from farm.states import Stage
@@ -183,9 +183,13 @@ def test_other_media_types_are_unsupported(client: FlaskClient, row_counts: RowC
 
 
 def test_a_body_beyond_the_limit_is_too_large(
-    make_app: Callable[[Settings], Flask], settings: Settings, row_counts: RowCounts, large_upload: dict[str, Any]
+    let_in,
+    make_app: Callable[[Settings], Flask],
+    settings: Settings,
+    row_counts: RowCounts,
+    large_upload: dict[str, Any],
 ) -> None:
-    client = make_app(settings.model_copy(update={"max_upload_mib": 1})).test_client()
+    client = let_in(make_app(settings.model_copy(update={"max_upload_mib": 1})))
     document = refused(client.post("/api/v1/jobs", **large_upload), 413)
     assert "1 MiB" in document["detail"]
     refused(client.post("/api/v1/jobs", data=b" " * 2**21, content_type="application/json"), 413)

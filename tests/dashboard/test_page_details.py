@@ -173,9 +173,9 @@ def test_unusable_prompts_are_refused(
 
 
 def test_an_upload_beyond_the_limit_is_explained(
-    make_app: Callable[[Settings], Flask], settings: Settings, large_upload: dict[str, Any]
+    let_in, make_app: Callable[[Settings], Flask], settings: Settings, large_upload: dict[str, Any]
 ) -> None:
-    client = make_app(settings.model_copy(update={"max_upload_mib": 1})).test_client()
+    client = let_in(make_app(settings.model_copy(update={"max_upload_mib": 1})))
     assert "1 MiB" in page(client.post("/jobs/new", **large_upload), 413)
 
 

@@ -9,8 +9,10 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
+from sqlalchemy import Engine
 
 from dashboard.server import serve
+from farm import people
 from farm.errors import ConfigurationError
 from farm.settings import Settings
 
@@ -48,12 +50,14 @@ def test_a_name_with_several_addresses_gets_one_port(settings: Settings) -> None
         assert httpx.get(f"{url}/healthz").is_success
 
 
-def test_a_body_beyond_the_limit_gets_its_reason_over_the_wire(settings: Settings) -> None:
+def test_a_body_beyond_the_limit_gets_its_reason_over_the_wire(settings: Settings, engine: Engine) -> None:
+    token = people.make_token(engine, people.local_user(engine).user_id, "tests")
+    headers = {"Authorization": f"Bearer {token}"}
     with process(settings.model_copy(update={"max_upload_mib": 1})) as (_, url):
-        response = httpx.post(f"{url}/api/v1/jobs", files={"file": ("p.txt", b"a\n" * 700_000)})
+        response = httpx.post(f"{url}/api/v1/jobs", files={"file": ("p.txt", b"a\n" * 700_000)}, headers=headers)
         assert (response.status_code, response.headers["content-type"]) == (413, "application/problem+json")
         # Far beyond it the server does not even read on.
-        response = httpx.post(f"{url}/api/v1/jobs", files={"file": ("p.txt", b"a\n" * 2**21)})
+        response = httpx.post(f"{url}/api/v1/jobs", files={"file": ("p.txt", b"a\n" * 2**21)}, headers=headers)
         assert response.status_code == 413
         assert httpx.get(f"{url}/healthz").is_success
 

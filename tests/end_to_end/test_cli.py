@@ -14,6 +14,7 @@ import httpx
 import pytest
 from PIL import Image
 from running import WAIT_SECONDS, RunningFarm, wait_until
+from typing_extensions import override
 
 from farm.settings import Settings
 from worker.tiny import write_tiny_checkpoint
@@ -27,6 +28,12 @@ class EmbeddedFarm(RunningFarm):
         self.environment["XDG_STATE_HOME"] = str(directory / "state")
         self.environment["FARM_MODELS"] = str(directory / "models")
         self.environment["FARM_LEASE_SECONDS"] = "5"
+        # The user's commands find the token that `farm up` records.
+        del self.environment["FARM_TOKEN"]
+
+    @override
+    def make_token(self) -> str:
+        return ""
 
     @contextmanager
     def up(self) -> Iterator["subprocess.Popen[bytes]"]:

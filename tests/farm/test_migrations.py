@@ -45,6 +45,8 @@ def test_upgrading_again_changes_nothing(engine: Engine) -> None:
 def test_downgrade_removes_everything(engine: Engine) -> None:
     migrations.downgrade(engine, "base")
     with engine.connect() as connection:
-        left = connection.execute(text("SELECT typname FROM pg_type WHERE typname LIKE '%state' OR typname = 'stage'"))
+        left = connection.execute(
+            text("SELECT typname FROM pg_type WHERE typname LIKE '%state' OR typname IN ('stage', 'role')")
+        )
         assert left.all() == []
     migrations.upgrade(engine)

@@ -1,0 +1,108 @@
+"""Who asks, and whether they may. Every route needs at least a viewer to look and a submitter to change things; routes
+that differ say so with ``requires`` or ``public``.
+"""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import TypeVar, cast
+
+from flask import Flask, g, redirect, request, url_for
+from werkzeug.exceptions import Forbidden, Unauthorized
+from werkzeug.wrappers import Response
+
+from dashboard.api.problems import wants_problem
+from dashboard.context import context
+from dashboard.security import SAFE_METHODS
+from farm.models import Job
+from farm.people import Identity, identify_session, identify_token
+from farm.roles import Role
+
+COOKIE = "farm_session"
+View = TypeVar("View", bound=Callable[..., object])
+
+
+def public(view: View) -> View:
+    """Let everybody in, without log-in."""
+    view.__dict__["farm_role"] = None
+    return view
+
+
+def requires(role: Role) -> Callable[[View], View]:
+    """Let only this role, and those above it, in."""
+
+    def mark(view: View) -> View:
+        view.__dict__["farm_role"] = role
+        return view
+
+    return mark
+
+
+def identity() -> Identity:
+    """Who asks. Only in routes that are not public."""
+    found = current_identity()
+    if found is None:
+        raise Unauthorized("Log in first.")
+    return found
+
+
+def current_identity() -> Identity | None:
+    """Who asks, if they said so: by the bearer token of a program, or the cookie of a browser."""
+    if "identity" not in g:
+        # The page that tells of a database that is away asks, too.
+        g.identity = None
+        engine = context().engine
+        kind, _, token = request.headers.get("Authorization", "").partition(" ")
+        cookie = request.cookies.get(COOKIE)
+        if kind.lower() == "bearer":
+            g.identity = identify_token(engine, token.strip())
+        elif cookie:
+            g.identity = identify_session(engine, cookie)
+    return cast("Identity | None", g.identity)
+
+
+def may(role: Role) -> bool:
+    """Whether who asks has at least this role."""
+    who = current_identity()
+    return who is not None and who.role.includes(role)
+
+
+def may_steer(job: Job) -> bool:
+    """Whether who asks may cancel, pause, ... this job: its owner may, and operators may with all."""
+    who = current_identity()
+    return who is not None and (
+        who.role.includes(Role.OPERATOR) or (who.role.includes(Role.SUBMITTER) and job.owner == who.name)
+    )
+
+
+def require_steering(job: Job) -> None:
+    """Raise Forbidden unless who asks may steer this job."""
+    if not may_steer(job):
+        raise Forbidden(f"Job {job.id} is {job.owner or 'nobody'}'s: its owner and operators may do this.")
+
+
+def register_auth(app: Flask) -> None:
+    """Add the check before every request, and what templates ask."""
+
+    @app.before_request
+    def check() -> Response | None:
+        if request.endpoint is None or request.endpoint == "static":
+            return None
+        view = app.view_functions[request.endpoint]
+        default = Role.VIEWER if request.method in SAFE_METHODS else Role.SUBMITTER
+        role = cast("Role | None", getattr(view, "farm_role", default))
+        if role is None:
+            return None
+        who = current_identity()
+        if who is None:
+            if wants_problem() or request.method not in SAFE_METHODS:
+                raise Unauthorized("Log in first, or send an API token as 'Authorization: Bearer ...'.")
+            return redirect(url_for("login.form", next=request.full_path.rstrip("?")), HTTPStatus.SEE_OTHER)
+        if not who.role.includes(role):
+            raise Forbidden(
+                f"This takes the role {role}, and {who.name} is {who.role}. An administrator can change it."
+            )
+        return None
+
+    @app.context_processor
+    def helpers() -> dict[str, object]:
+        return {"current_identity": current_identity, "may": may, "may_steer": may_steer, "Role": Role}

@@ -1,0 +1,305 @@
+"""Who may use the farm: users, and how they show that they are who they say.
+
+A browser shows its session's cookie, a program a token, somebody new a link that works once. These are random secrets
+of 256 bits, of which the database keeps only the SHA-256; passwords are kept as argon2id.
+"""
+
+import getpass
+import ipaddress
+import secrets
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, Engine, delete, func, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from farm.errors import ConfigurationError, InvalidSubmissionError, NotFoundError, Problem
+from farm.models import ApiToken, LoginLink, LoginSession, User
+from farm.roles import Role
+from farm.storage import sha256
+
+if TYPE_CHECKING:
+    from argon2 import PasswordHasher
+
+SESSION_DAYS = 30
+LINK_MINUTES = 60
+#: Twelve random letters are out of reach of guessing over HTTP; shorter passwords are mostly words.
+MIN_PASSWORD_CHARACTERS = 10
+MAX_PASSWORD_CHARACTERS = 1_000
+MAX_NAME_CHARACTERS = 60
+TOKEN_PREFIX = "farm_"  # noqa: S105 - by which scanners and people know what it is
+HINT_CHARACTERS = 10
+#: When a token was last used is written at most this often.
+LAST_USED_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who asks."""
+
+    user_id: int
+    name: str
+    role: Role
+
+
+def add_user(engine: Engine, name: str, role: Role, password: str | None = None) -> Identity:
+    """Make a user; raises InvalidSubmissionError for a name that is taken or a password that is too short."""
+    if not 0 < len(name) <= MAX_NAME_CHARACTERS or name != name.strip() or not name.isprintable():
+        raise _refusal("name", f"must have 1 to {MAX_NAME_CHARACTERS} printable characters, and no space at its ends")
+    hashed = _hash(password) if password is not None else None
+    row = {"name": name, "role": role, "password_hash": hashed}
+    with engine.begin() as connection:
+        user_id = connection.scalar(upsert(User).values(row).on_conflict_do_nothing().returning(User.id))
+    if user_id is None:
+        raise _refusal("name", f"{name!r} is taken; choose another")
+    return Identity(user_id, name, role)
+
+
+def change_user(
+    engine: Engine,
+    user_id: int,
+    *,
+    role: Role | None = None,
+    password: str | None = None,
+    disabled: bool | None = None,
+) -> None:
+    """Give a user another role or password, or lock them out and in again. Raises NotFoundError.
+
+    Whoever gets another password, or is locked out, is logged out everywhere. The last administrator who is not
+    locked out stays one: InvalidSubmissionError.
+    """
+    values: dict[str, object] = {}
+    if role is not None:
+        values["role"] = role
+    if password is not None:
+        values["password_hash"] = _hash(password)
+    if disabled is not None:
+        values["disabled_at"] = func.now() if disabled else None
+    with engine.begin() as connection:
+        # Two administrators who demote each other at once must not both succeed.
+        admins = connection.scalars(
+            select(User.id)
+            .where(User.role == Role.ADMIN, User.disabled_at.is_(None))
+            .order_by(User.id)
+            .with_for_update()
+        ).all()
+        loses = disabled or (role is not None and role is not Role.ADMIN)
+        if loses and list(admins) == [user_id]:
+            raise _refusal("role", "of the last administrator cannot be taken; make another one first")
+        if connection.execute(update(User).where(User.id == user_id).values(values)).rowcount != 1:
+            raise NotFoundError(f"There is no user {user_id}.")
+        if password is not None or disabled:
+            connection.execute(delete(LoginSession).where(LoginSession.user_id == user_id))
+            connection.execute(delete(LoginLink).where(LoginLink.user_id == user_id))
+
+
+def list_users(engine: Engine) -> Sequence[User]:
+    """All users by name."""
+    from sqlalchemy.orm import Session
+
+    with Session(engine, expire_on_commit=False) as session:
+        return session.scalars(select(User).order_by(User.name)).all()
+
+
+def find_user(engine: Engine, name: str) -> Identity | None:
+    """The user of this name, locked out or not."""
+    with engine.connect() as connection:
+        row = connection.execute(select(User.id, User.name, User.role).where(User.name == name)).one_or_none()
+    return None if row is None else Identity(*row)
+
+
+def somebody_has_a_password(engine: Engine) -> bool:
+    """Whether anybody can log in from another machine."""
+    query = select(User.id).where(User.password_hash.is_not(None), User.disabled_at.is_(None)).limit(1)
+    with engine.connect() as connection:
+        return connection.scalar(query) is not None
+
+
+def require_users(engine: Engine, host: str) -> None:
+    """Raise ConfigurationError when others could reach the dashboard on ``host`` and nobody could log in."""
+    try:
+        loopback = all(ipaddress.ip_address(address[4][0]).is_loopback for address in socket.getaddrinfo(host, None))
+    except OSError:
+        # Not to be found: listening there will fail with its own message.
+        return
+    if not loopback and not somebody_has_a_password(engine):
+        raise ConfigurationError(
+            f"The dashboard would listen on {host}, where others can reach it, and nobody can log in yet. Make a user "
+            f"first, with `farm user add NAME --role admin`, or listen on 127.0.0.1."
+        )
+
+
+def local_user(engine: Engine) -> Identity:
+    """The user of a farm that nobody made users for: whoever started it, as administrator without a password."""
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):
+        name = "local"
+    return find_user(engine, name) or add_user(engine, name, Role.ADMIN)
+
+
+def check_password(engine: Engine, name: str, password: str) -> Identity | None:
+    """The user whose name and password these are, or None. An unknown name takes as long as a wrong password."""
+    from argon2.exceptions import VerificationError
+
+    query = select(User.id, User.name, User.role, User.password_hash).where(
+        User.name == name, User.disabled_at.is_(None)
+    )
+    with engine.connect() as connection:
+        row = connection.execute(query).one_or_none()
+    known = row.password_hash if row is not None else None
+    try:
+        _hasher().verify(known or _nobodys_hash(), password[:MAX_PASSWORD_CHARACTERS])
+    except VerificationError:
+        return None
+    return Identity(row.id, row.name, row.role) if row is not None and known else None
+
+
+def open_session(engine: Engine, user_id: int) -> str:
+    """Log a browser in; returns the secret for its cookie."""
+    token = secrets.token_urlsafe(32)
+    with engine.begin() as connection:
+        connection.execute(delete(LoginSession).where(LoginSession.expires_at < func.now()))
+        connection.execute(
+            insert(LoginSession).values(
+                token_sha256=_digest(token), user_id=user_id, expires_at=func.now() + timedelta(days=SESSION_DAYS)
+            )
+        )
+    return token
+
+
+def close_session(engine: Engine, token: str) -> None:
+    """Log a browser out."""
+    with engine.begin() as connection:
+        connection.execute(delete(LoginSession).where(LoginSession.token_sha256 == _digest(token)))
+
+
+def identify_session(engine: Engine, token: str) -> Identity | None:
+    """Whose session this is, if it is one."""
+    query = (
+        select(User.id, User.name, User.role)
+        .join(LoginSession, LoginSession.user_id == User.id)
+        .where(
+            LoginSession.token_sha256 == _digest(token),
+            LoginSession.expires_at > func.now(),
+            User.disabled_at.is_(None),
+        )
+    )
+    with engine.connect() as connection:
+        row = connection.execute(query).one_or_none()
+    return None if row is None else Identity(*row)
+
+
+def make_token(engine: Engine, user_id: int, name: str) -> str:
+    """A new API token of a user; it is shown this once, and never again. Raises InvalidSubmissionError."""
+    if not name.strip() or len(name) > MAX_NAME_CHARACTERS or not name.isprintable():
+        raise _refusal("name", f"must have 1 to {MAX_NAME_CHARACTERS} characters; say what the token is for")
+    token = TOKEN_PREFIX + secrets.token_urlsafe(32)
+    row = {"user_id": user_id, "name": name.strip(), "token_sha256": _digest(token), "hint": token[:HINT_CHARACTERS]}
+    with engine.begin() as connection:
+        connection.execute(insert(ApiToken).values(row))
+    return token
+
+
+def revoke_token(engine: Engine, token_id: int, user_id: int | None = None) -> str:
+    """Make a token worthless; returns its name. With ``user_id`` only a token of this user's. Raises NotFoundError."""
+    statement = delete(ApiToken).where(ApiToken.id == token_id).returning(ApiToken.name)
+    if user_id is not None:
+        statement = statement.where(ApiToken.user_id == user_id)
+    with engine.begin() as connection:
+        name = connection.scalar(statement)
+    if name is None:
+        raise NotFoundError(f"There is no token {token_id}.")
+    return name
+
+
+def renew_named_token(engine: Engine, user_id: int, name: str) -> str:
+    """A new token in place of those of this name: for a program that starts anew and has forgotten its last one."""
+    with engine.begin() as connection:
+        connection.execute(delete(ApiToken).where(ApiToken.user_id == user_id, ApiToken.name == name))
+    return make_token(engine, user_id, name)
+
+
+def identify_token(engine: Engine, token: str) -> Identity | None:
+    """Whose token this is, if it is one."""
+    query = (
+        select(
+            User.id,
+            User.name,
+            User.role,
+            ApiToken.id,
+            func.coalesce(ApiToken.last_used_at < func.now() - timedelta(seconds=LAST_USED_SECONDS), True),
+        )
+        .join(ApiToken, ApiToken.user_id == User.id)
+        .where(ApiToken.token_sha256 == _digest(token), User.disabled_at.is_(None))
+    )
+    with engine.connect() as connection:
+        row = connection.execute(query).one_or_none()
+        if row is None:
+            return None
+        user_id, name, role, token_id, is_news = row
+        if is_news:
+            connection.execute(update(ApiToken).where(ApiToken.id == token_id).values(last_used_at=func.now()))
+            connection.commit()
+    return Identity(user_id, name, role)
+
+
+def make_link(engine: Engine, user_id: int) -> str:
+    """The secret of a link that logs this user in once, within the next hour."""
+    token = secrets.token_urlsafe(32)
+    with engine.begin() as connection:
+        connection.execute(delete(LoginLink).where(LoginLink.expires_at < func.now()))
+        connection.execute(
+            insert(LoginLink).values(
+                token_sha256=_digest(token), user_id=user_id, expires_at=func.now() + timedelta(minutes=LINK_MINUTES)
+            )
+        )
+    return token
+
+
+def redeem_link(engine: Engine, token: str) -> Identity | None:
+    """Whose link this is; it is spent with that, also if two ask at once."""
+    with engine.begin() as connection:
+        user_id = connection.scalar(
+            delete(LoginLink)
+            .where(LoginLink.token_sha256 == _digest(token), LoginLink.expires_at > func.now())
+            .returning(LoginLink.user_id)
+        )
+        return None if user_id is None else _enabled(connection, user_id)
+
+
+def _enabled(connection: Connection, user_id: int) -> Identity | None:
+    row = connection.execute(
+        select(User.id, User.name, User.role).where(User.id == user_id, User.disabled_at.is_(None))
+    ).one_or_none()
+    return None if row is None else Identity(*row)
+
+
+def _digest(token: str) -> str:
+    return sha256(token.encode())
+
+
+@cache
+def _hasher() -> "PasswordHasher":
+    from argon2 import PasswordHasher
+
+    return PasswordHasher()
+
+
+@cache
+def _nobodys_hash() -> str:
+    return _hasher().hash(secrets.token_urlsafe(16))
+
+
+def _hash(password: str) -> str:
+    if not MIN_PASSWORD_CHARACTERS <= len(password) <= MAX_PASSWORD_CHARACTERS:
+        raise _refusal("password", f"must have at least {MIN_PASSWORD_CHARACTERS} characters")
+    return _hasher().hash(password)
+
+
+def _refusal(field: str, message: str) -> InvalidSubmissionError:
+    return InvalidSubmissionError([Problem(field, message)])
