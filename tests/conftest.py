@@ -5,6 +5,7 @@ Each test gets a database of its own, cloned from a migrated template, and an em
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -69,15 +70,15 @@ def models_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("models")
 
 
-@pytest.fixture
-def settings(services: Services, tmp_path: Path, models_directory: Path) -> Iterator[Settings]:
-    """A farm of its own: empty database, empty broker, objects in a directory."""
+@contextmanager
+def farm_settings(services: Services, directory: Path, models_directory: Path) -> Iterator[Settings]:
+    """A farm of its own for the time of the context: empty database, empty broker, objects in a directory."""
     name = f"farm_test_{next(_numbers)}"
     services.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
     with redis.Redis.from_url(services.broker_url) as client:
         client.flushall()
     yield Settings(
-        data=tmp_path / "data",
+        data=directory / "data",
         models=models_directory,
         database_url=services.database_url(name),
         broker_url=services.broker_url,
@@ -85,6 +86,13 @@ def settings(services: Services, tmp_path: Path, models_directory: Path) -> Iter
         port=0,
     )
     services.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def settings(services: Services, tmp_path: Path, models_directory: Path) -> Iterator[Settings]:
+    """A farm of its own for each test."""
+    with farm_settings(services, tmp_path, models_directory) as settings:
+        yield settings
 
 
 @pytest.fixture

@@ -4,9 +4,12 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from conftest import Services, farm_settings
 from playwright.sync_api import Browser, sync_playwright
+from running import RunningFarm, running_farm
 
 
 def find_chromium() -> str:
@@ -22,6 +25,17 @@ def find_chromium() -> str:
     subprocess.run(["playwright", "install", "chromium"], check=True)
     with sync_playwright() as playwright:
         return playwright.chromium.executable_path
+
+
+@pytest.fixture(scope="module")
+def farm(services: Services, tmp_path_factory: pytest.TempPathFactory, models_directory: Path) -> Iterator[RunningFarm]:
+    """A running farm with one worker, for all journeys of a module."""
+    directory = tmp_path_factory.mktemp("farm")
+    with (
+        farm_settings(services, directory, models_directory) as settings,
+        running_farm(settings, directory, ["--device", "cpu"]) as farm,
+    ):
+        yield farm
 
 
 @pytest.fixture(scope="session")

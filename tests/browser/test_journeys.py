@@ -5,39 +5,21 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from running import RunningFarm, running_farm
+from visit import RENDER_MILLISECONDS, SIZES, Watch, visit
 
 from farm.settings import Settings
-
-SIZES = {"desktop": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 800}}
-RENDER_MILLISECONDS = 60_000
-
-
-class Watch:
-    """What a page must not do: log errors, ask other hosts, be wider than its window."""
-
-    def __init__(self, page: Page, url: str) -> None:
-        self.page = page
-        self.errors: list[str] = []
-        page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("request", lambda request: request.url.startswith((url, "data:")) or self.errors.append(request.url))
-
-    def check(self) -> None:
-        assert self.errors == []
-        assert self.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_submit_watch_look_and_cancel(settings: Settings, tmp_path: Path, browser: Browser, size: str) -> None:
-    with running_farm(settings, tmp_path, ["--device", "cpu"]) as farm:
-        context = browser.new_context(viewport=SIZES[size], base_url=farm.url)
-        page = context.new_page()
-        watch = Watch(page, farm.url)
+    with (
+        running_farm(settings, tmp_path, ["--device", "cpu"]) as farm,
+        visit(browser, farm, size) as (page, watch),
+    ):
         submit_and_watch(page, watch)
         look(page, watch)
         cancel(page, watch, farm)
         refusal(page, watch)
-        context.close()
 
 
 def submit_and_watch(page: Page, watch: Watch) -> None:
