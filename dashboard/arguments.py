@@ -14,6 +14,8 @@ State = TypeVar("State", bound=StrEnum)
 #: Digits of the largest number that Postgres holds. Python itself refuses to read numbers of thousands of digits.
 _MAX_DIGITS = 19
 _MAX_NUMBER = 2**63 - 1
+#: Longer searches are cut: nobody types them.
+MAX_TEXT = 500
 
 
 class NumberConverter(IntegerConverter):
@@ -28,13 +30,19 @@ class NumberConverter(IntegerConverter):
 
 def integer(name: str, default: int | None = None, low: int = 0, high: int = _MAX_NUMBER) -> int | None:
     """A whole number of the query string, or the default."""
-    text = request.args.get(name)
-    if text is None:
+    given = request.args.get(name)
+    if given is None:
         return default
-    readable = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
-    if not readable or not low <= int(text) <= high:
+    readable = given.isascii() and given.isdigit() and len(given) <= _MAX_DIGITS
+    if not readable or not low <= int(given) <= high:
         raise InvalidSubmissionError([Problem(name, f"must be a whole number from {low} to {high}")])
-    return int(text)
+    return int(given)
+
+
+def text(name: str) -> str | None:
+    """Words of the query string; None for blanks. NUL characters are in no text of the database."""
+    value = request.args.get(name, "").replace("\0", "").strip()
+    return value[:MAX_TEXT] or None
 
 
 def page_size(default: int, high: int = 500) -> int:
@@ -44,10 +52,10 @@ def page_size(default: int, high: int = 500) -> int:
 
 def state(name: str, states: type[State]) -> State | None:
     """A state of the query string."""
-    text = request.args.get(name)
-    if text is None:
+    given = request.args.get(name)
+    if not given:
         return None
     try:
-        return states(text)
+        return states(given)
     except ValueError:
         raise InvalidSubmissionError([Problem(name, f"must be one of {', '.join(states)}")]) from None

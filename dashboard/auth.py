@@ -69,9 +69,12 @@ def may(role: Role) -> bool:
 def may_steer(job: Job) -> bool:
     """Whether who asks may cancel, pause, ... this job: its owner may, and operators may with all."""
     who = current_identity()
-    return who is not None and (
-        who.role.includes(Role.OPERATOR) or (who.role.includes(Role.SUBMITTER) and job.owner == who.name)
-    )
+    return who is not None and owner_or_operator(who, job.owner)
+
+
+def owner_or_operator(who: Identity, owner: str) -> bool:
+    """Whether ``who`` may steer a job of ``owner``."""
+    return who.role.includes(Role.OPERATOR) or (who.role.includes(Role.SUBMITTER) and owner == who.name)
 
 
 def require_steering(job: Job) -> None:

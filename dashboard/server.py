@@ -11,6 +11,7 @@ from waitress.server import create_server
 
 from dashboard.app import create_app
 from dashboard.context import EXTENSION, Context
+from dashboard.live import stop_streams
 from farm import people
 from farm.errors import ConfigurationError
 from farm.keeper import exit_on_signal
@@ -18,7 +19,8 @@ from farm.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-THREADS = 8
+#: Most of them wait: for events to send, for browsers that read slowly.
+THREADS = 56
 
 
 def _print_address(url: str) -> None:
@@ -40,13 +42,15 @@ def serve(settings: Settings, on_listening: Callable[[str], None] = _print_addre
         sockets=[listener],
         threads=THREADS,
         ident="sdxl-farm",
+        # Lets a stream of events notice that its page was closed.
+        channel_request_lookahead=1,
         # A body is read before the application sees the request. Up to twice what is accepted it is answered with
         # the reason; beyond that the server itself ends the connection, before disks fill up.
         max_request_body_size=2 * settings.max_upload_mib * 2**20,
     )
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
-    with closing(server), exit_on_signal():
+    with closing(server), exit_on_signal(stop_streams):
         on_listening(url)
         if on_listening is _print_address and not people.somebody_has_a_password(engine):
             _print_address(f"{url}/enter/{people.make_link(engine, people.local_user(engine).user_id)}")

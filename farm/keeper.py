@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,10 +135,15 @@ def stop_on_signal(stop: "threading.Event | Keeper") -> Iterator[None]:
 
 
 @contextmanager
-def exit_on_signal() -> Iterator[None]:
-    """For the time of the context, SIGTERM ends the process as Ctrl-C does, cleanly and without a traceback."""
+def exit_on_signal(before: Callable[[], None] | None = None) -> Iterator[None]:
+    """For the time of the context, SIGTERM ends the process as Ctrl-C does, cleanly and without a traceback.
+
+    ``before`` is called first.
+    """
 
     def handle(_number: int, _frame: FrameType | None) -> None:
+        if before is not None:
+            before()
         raise SystemExit(0)
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -14,8 +14,10 @@ from dashboard.arguments import integer, page_size, state
 from dashboard.auth import identity, require_steering
 from dashboard.context import context
 from dashboard.queries.jobs import JobView, get_job, job_errors, list_jobs
+from dashboard.queries.paging import MAX_ID
+from dashboard.steering import action_named, steer
 from farm.control import cancel_job, change_job, pause_job, resume_job, retry_failed
-from farm.errors import InvalidSubmissionError
+from farm.errors import InvalidSubmissionError, Problem
 from farm.states import JobState
 from producer.intake import Intake
 from producer.submit import submit_job
@@ -97,6 +99,18 @@ def retry(job_id: int) -> Response:
     require_steering(get_job(farm.engine, farm.board, job_id).job)
     retried = retry_failed(farm.engine, job_id, identity().name)
     return jsonify({**job_json(get_job(farm.engine, farm.board, job_id)), "retried": retried})
+
+
+@blueprint.post("/jobs/actions")
+def actions() -> Response:
+    """Do one thing to many jobs: ``action`` (pause, resume, cancel, retry, priority), ``jobs``, ``priority``."""
+    body = read_json_object()
+    action, numbers = action_named(body.get("action"), body.get("priority")), body.get("jobs")
+    if not isinstance(numbers, list) or not all(type(number) is int and 0 <= number <= MAX_ID for number in numbers):
+        raise InvalidSubmissionError([Problem("jobs", "must be a list of their numbers")])
+    outcomes = steer(context().engine, numbers, action, identity())
+    told = [{"job": one.job_id, "done": one.done, "reason": one.reason or None} for one in outcomes]
+    return jsonify({"outcomes": told})
 
 
 def _act(job_id: int, act: Callable[[Engine, int, str], bool], what: str) -> Response:

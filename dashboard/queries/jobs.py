@@ -1,7 +1,7 @@
 """What pages and API show of jobs."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -72,15 +72,35 @@ class ErrorGroup:
 
 
 def list_jobs(
-    engine: Engine, board: ProgressBoard, limit: int, before: int | None = None, state: JobState | None = None
+    engine: Engine,
+    board: ProgressBoard,
+    limit: int,
+    before: int | None = None,
+    state: JobState | None = None,
+    owner: str | None = None,
+    words: str | None = None,
 ) -> Page[JobView]:
-    """The newest jobs, newest first; ``before`` goes on where the last page ended."""
+    """The newest jobs, newest first; ``before`` goes on where the last page ended.
+
+    ``words`` are part of their names.
+    """
     query = select(Job, func.now()).order_by(Job.id.desc()).limit(limit + 1)
+    if owner is not None:
+        query = query.where(Job.owner == owner)
+    if words is not None:
+        query = query.where(Job.name.icontains(words, autoescape=True))
     if before is not None:
         query = query.where(Job.id < min(before, MAX_ID))
     if state is not None:
         query = query.where(Job.state == state)
     return Page.of(_job_views(engine, board, query), limit)
+
+
+def owners(engine: Engine, limit: int = 100) -> list[str]:
+    """Who has submitted jobs, by name."""
+    query = select(Job.owner).where(Job.owner != "").distinct().order_by(Job.owner).limit(limit)
+    with engine.connect() as connection:
+        return list(connection.scalars(query))
 
 
 def get_job(engine: Engine, board: ProgressBoard, job_id: int) -> JobView:
@@ -109,29 +129,31 @@ def _job_views(engine: Engine, board: ProgressBoard, query: Select[Job, datetime
     with Session(engine, expire_on_commit=False) as session:
         rows = session.execute(query).all()
         unfinished = [job.id for job, _ in rows if job.finished_at is None]
-        active = (
-            session.execute(
-                select(Batch.job_id, Batch.id, Batch.stage, Batch.parameters, func.count(Image.index))
+        active: dict[int, list[Any]] = defaultdict(list)
+        if unfinished:
+            batches = session.execute(
+                select(
+                    Batch.job_id, Batch.id, Batch.stage, Batch.parameters, func.count(Image.index).label("image_count")
+                )
                 .join(Image, Image.batch_id == Batch.id)
                 .where(Batch.job_id.in_(unfinished), Batch.state.in_((BatchState.QUEUED, BatchState.RUNNING)))
                 .group_by(Batch.id)
-            ).all()
-            if unfinished
-            else []
-        )
-    started = _started_images(active, board.read([batch_id for _, batch_id, *_ in active]))
-    return [
-        JobView(job, now, min(1.0, (job.images_completed + job.images_failed + started[job.id]) / job.image_count))
-        for job, now in rows
-    ]
+            )
+            for batch in batches:
+                active[batch.job_id].append(batch)
+    progress = board.read([batch.id for batches in active.values() for batch in batches])
+    return [JobView(job, now, share_done(job, active[job.id], progress)) for job, now in rows]
 
 
-def _started_images(active: Sequence[Any], progress: dict[int, Progress]) -> dict[int, float]:
-    """Per job, how many images' worth of denoising the batches on their way have behind them."""
-    started: dict[int, float] = defaultdict(float)
-    for job_id, batch_id, stage, parameters, count in active:
-        split = parameters.get("refiner_split") or (HALF if is_refined(parameters) else 1.0)
-        begin, share = (0.0, split) if stage is Stage.BASE else (split, 1 - split)
-        known = of_stage(progress.get(batch_id), stage)
-        started[job_id] += count * (begin + (share * known.step / known.steps if known else 0.0))
-    return started
+def share_done(job: Job, active: Sequence[Any], progress: Mapping[int, Progress]) -> float:
+    """Share of a job's denoising that is done, 0 to 1.
+
+    ``active`` are its batches on their way, with id, stage, parameters and image_count.
+    """
+    started = 0.0
+    for batch in active:
+        split = batch.parameters.get("refiner_split") or (HALF if is_refined(batch.parameters) else 1.0)
+        begin, share = (0.0, split) if batch.stage is Stage.BASE else (split, 1 - split)
+        known = of_stage(progress.get(batch.id), batch.stage)
+        started += batch.image_count * (begin + (share * known.step / known.steps if known else 0.0))
+    return min(1.0, (job.images_completed + job.images_failed + started) / job.image_count)

@@ -49,7 +49,7 @@ def test_what_is_wrong_stands_at_its_field_and_input_is_kept(client: FlaskClient
 def test_progress_and_pictures_come_without_a_reload(client: FlaskClient, render) -> None:
     job_id = submit(client, "one\ntwo\nthree\n", images_per_prompt="5")
     page = client.get(f"/jobs/{job_id}").text
-    assert f'hx-get="/jobs/{job_id}/fragments/status" hx-trigger="every 1s"' in page
+    assert f'data-events="/jobs/{job_id}/events"' in page
     render(job_id)
     live = client.get(f"/jobs/{job_id}/fragments/status")
     assert ">8</strong> of 15 pictures" in live.text
@@ -58,7 +58,7 @@ def test_progress_and_pictures_come_without_a_reload(client: FlaskClient, render
     render(job_id)
     # To htmx this status is a 200 that ends the polling.
     assert client.get(f"/jobs/{job_id}/fragments/status").status_code == 286
-    assert "hx-trigger" not in client.get(f"/jobs/{job_id}").text.partition('class="gallery"')[0]
+    assert "data-events" not in client.get(f"/jobs/{job_id}").text
 
 
 def test_a_picture_is_shown_with_its_parameters_and_neighbours(client: FlaskClient, render) -> None:
@@ -85,10 +85,11 @@ def test_a_long_gallery_is_paged(client: FlaskClient) -> None:
 
 def test_cancel_is_a_button(client: FlaskClient) -> None:
     job_id = submit(client, "one\n")
-    assert f'action="/jobs/{job_id}/cancel"' in client.get(f"/jobs/{job_id}").text
-    page = client.post(f"/jobs/{job_id}/cancel", follow_redirects=True).text
+    assert "Cancel job" in client.get(f"/jobs/{job_id}").text
+    click = {"action": "cancel", "job": str(job_id), "from": "job"}
+    page = client.post("/jobs/act", data=click, follow_redirects=True).text
     assert "badge cancelled" in page
-    assert f'action="/jobs/{job_id}/cancel"' not in page
+    assert "Cancel job" not in page
 
 
 def test_workers_page_is_helpful_without_workers(client: FlaskClient) -> None:

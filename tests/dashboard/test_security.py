@@ -34,7 +34,7 @@ def test_foreign_posts_are_refused(
         client.post("/api/v1/jobs", json={"prompts": ["a fox"]}, headers=headers),
         client.post(f"/api/v1/jobs/{job_id}/cancel", headers=headers),
         client.post("/jobs/new", data={"prompts": "a fox"}, headers=headers),
-        client.post(f"/jobs/{job_id}/cancel", headers=headers),
+        client.post("/jobs/act", data={"action": "cancel", "job": job_id}, headers=headers),
     ]
     assert [answer.status_code for answer in answers] == [403] * 4
     assert [answer.mimetype for answer in answers] == ["application/problem+json"] * 2 + ["text/html"] * 2

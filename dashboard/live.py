@@ -1,0 +1,100 @@
+"""Server-sent events: pages that stay up to date without asking.
+
+A stream looks once a second and sends what changed. However many look at the same thing, it is computed once a second:
+streams share what they see (``Shared``). Each stream holds a thread of the server, so their number is limited; who
+comes too late is told so, and its page asks every few seconds instead.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Generator, Hashable
+from http import HTTPStatus
+from typing import Generic, TypeVar
+
+from flask import Response, request, stream_with_context
+
+Value = TypeVar("Value")
+
+INTERVAL_SECONDS = 1.0
+#: Proxies close what is silent; and a page that is gone is noticed at the latest when something is sent.
+KEEP_ALIVE_SECONDS = 15.0
+#: Of the server's threads (``dashboard.server.THREADS``), so many may be held by streams.
+MAX_STREAMS = 40
+
+_places = threading.BoundedSemaphore(MAX_STREAMS)
+_stopping = threading.Event()
+
+Event = tuple[str, str, str]
+"""Its name, its id (what a reconnecting browser tells us) and its data."""
+
+
+class Shared(Generic[Value]):
+    """Values by key, each computed at most once per interval, whoever asks."""
+
+    def __init__(self, seconds: float = INTERVAL_SECONDS, forget_seconds: float = 60.0) -> None:
+        self._seconds, self._forget_seconds = seconds, forget_seconds
+        self._lock = threading.Lock()
+        self._locks: dict[Hashable, threading.Lock] = {}
+        self._values: dict[Hashable, tuple[float, Value]] = {}
+
+    def get(self, key: Hashable, compute: Callable[[Value | None], Value]) -> Value:
+        """The value of ``key``; if it is too old, ``compute`` makes it anew, from the one before."""
+        with self._lock:
+            self._forget()
+            lock = self._locks.setdefault(key, threading.Lock())
+        with lock:
+            known = self._values.get(key)
+            if known is not None and time.monotonic() - known[0] < self._seconds:
+                return known[1]
+            value = compute(known[1] if known else None)
+            self._values[key] = (time.monotonic(), value)
+            return value
+
+    def _forget(self) -> None:
+        oldest = time.monotonic() - self._forget_seconds
+        for key in [key for key, (computed, _) in self._values.items() if computed < oldest]:
+            del self._values[key]
+            self._locks.pop(key, None)
+
+
+def stop_streams() -> None:
+    """End all streams of this process, so that it can stop; browsers come back by themselves."""
+    _stopping.set()
+
+
+def stream(look: Callable[[], tuple[list[Event], bool]]) -> Response:
+    """Answer with the events that ``look`` returns once a second, until it says that there is nothing more to come."""
+    if not _places.acquire(blocking=False):
+        return Response(
+            "Too many pages are live at once; this one asks by itself.\n",
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            {"Retry-After": "30"},
+            "text/plain",
+        )
+    is_gone: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)
+    response = Response(stream_with_context(_events(look, is_gone)), mimetype="text/event-stream")
+    response.call_on_close(_places.release)
+    response.headers["Cache-Control"] = "no-store"
+    # nginx would collect the events, and send them in large portions.
+    response.headers["X-Accel-Buffering"] = "no"
+    return response
+
+
+def _events(look: Callable[[], tuple[list[Event], bool]], is_gone: Callable[[], bool]) -> Generator[str]:
+    yield "retry: 2000\n\n"
+    spoken = time.monotonic()
+    while True:
+        events, ended = look()
+        for name, number, data in events:
+            lines = "".join(f"data: {line}\n" for line in data.splitlines() or [""])
+            yield f"event: {name}\nid: {number}\n{lines}\n"
+        if ended:
+            yield "event: end\ndata:\n\n"
+            return
+        if events:
+            spoken = time.monotonic()
+        elif time.monotonic() - spoken > KEEP_ALIVE_SECONDS:
+            spoken = time.monotonic()
+            yield ": still here\n\n"
+        if _stopping.wait(INTERVAL_SECONDS) or is_gone():
+            return

@@ -1,0 +1,124 @@
+"""What keeps pages live: streams of events, and fragments for pages that must ask."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from flask import Blueprint, Response, render_template, request
+
+from dashboard.context import Context, context
+from dashboard.live import Event, Shared, stream
+from dashboard.pages.jobs import jobs_page, live_parts
+from dashboard.queries.images import COMMIT_SECONDS, ImageView, ended_since
+from dashboard.queries.watching import watch_job
+
+blueprint = Blueprint("watching", __name__)
+
+#: More tiles than this at once, and the page is better loaded anew.
+TILES_AT_ONCE = 500
+#: 31 December 9999, in milliseconds: the last moment that Python can tell.
+LAST_MOMENT = 253_402_214_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class JobTick:
+    """What the page of a job learns at one look."""
+
+    at: datetime
+    status: str
+    tiles: str
+    """Tiles of the images that ended since the look before."""
+    said: str
+    """For screen readers, who hear of progress in large steps."""
+    state: str
+    """Changes when other buttons are to be shown."""
+    ended: bool
+    told: frozenset[int] = field(default=frozenset())
+    """Images of which this look or the one before has told: a transaction may show up late."""
+
+    @property
+    def number(self) -> str:
+        """Its moment in milliseconds, which a browser that comes back tells us."""
+        return str(int(self.at.timestamp() * 1000))
+
+
+_job_ticks: Shared[JobTick] = Shared()
+_job_lists: Shared[str] = Shared()
+
+
+@blueprint.get("/jobs/<int:job_id>/events")
+def job_events(job_id: int) -> Response:
+    """The job's numbers and its pictures, as they change; ``since`` (milliseconds) tells what the page knows."""
+    farm = context()
+    watch_job(farm.engine, farm.board, job_id)
+    since = _moment(request.headers.get("Last-Event-ID") or request.args.get("since"))
+    last: JobTick | None = None
+
+    def look() -> tuple[list[Event], bool]:
+        nonlocal last
+        tick = _job_ticks.get((id(farm), job_id), lambda before: _look_at_job(farm, job_id, before))
+        events: list[Event] = []
+        if last is None and since is not None:
+            missed = ended_since(farm.engine, job_id, since, None, TILES_AT_ONCE)
+            if len(missed) == TILES_AT_ONCE:
+                return [("reload", tick.number, "")], True
+            if missed:
+                events.append(("tiles", tick.number, _tiles(missed)))
+        elif tick.tiles and tick is not last:
+            events.append(("tiles", tick.number, tick.tiles))
+        events += [
+            (name, tick.number, getattr(tick, name))
+            for name in ("status", "said", "state")
+            if last is None or getattr(tick, name) != getattr(last, name)
+        ]
+        last = tick
+        return events, tick.ended
+
+    return stream(look)
+
+
+@blueprint.get("/jobs/events")
+def jobs_events() -> Response:
+    """The list of jobs, as it changes."""
+    farm = context()
+    shown: str | None = None
+    key = (id(farm), request.query_string)
+
+    def look() -> tuple[list[Event], bool]:
+        nonlocal shown
+        page = _job_lists.get(key, lambda _before: render_template("_jobs.html", **jobs_page()))
+        if page == shown:
+            return [], False
+        shown = page
+        return [("status", "0", page)], False
+
+    return stream(look)
+
+
+def _look_at_job(farm: Context, job_id: int, before: JobTick | None) -> JobTick:
+    watched = watch_job(farm.engine, farm.board, job_id)
+    now = watched.view.now
+    since = before.at if before is not None else now
+    ended = ended_since(farm.engine, job_id, since, None, TILES_AT_ONCE)
+    news = [tile for tile in ended if before is None or tile.image.index not in before.told]
+    recently = now - timedelta(seconds=2 * COMMIT_SECONDS)
+    job = watched.view.job
+    return JobTick(
+        at=now,
+        status=render_template("_job_numbers.html", **live_parts(watched)),
+        tiles=_tiles(news) if news else "",
+        said=render_template("_announcement.html", **live_parts(watched)),
+        state=f"{job.state} {job.paused_at is not None} {job.test_images} {job.images_failed > 0}",
+        ended=job.finished_at is not None,
+        told=frozenset(tile.image.index for tile in ended if (tile.image.finished_at or now) > recently),
+    )
+
+
+def _tiles(tiles: Sequence[ImageView]) -> str:
+    return "".join(render_template("_tile.html", tile=tile, out_of_band=True) for tile in tiles)
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None or not (text.isascii() and text.isdigit()) or int(text) > LAST_MOMENT:
+        return None
+    return datetime.fromtimestamp(int(text) / 1000, UTC)
