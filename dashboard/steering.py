@@ -73,7 +73,7 @@ def steer(engine: Engine, job_ids: Sequence[int], action: Action, who: Identity)
     job_ids = list(dict.fromkeys(job_ids))
     with engine.connect() as connection:
         rows = connection.execute(select(Job.id, Job.owner).where(Job.id.in_(job_ids)))
-        owners = {job_id: owner for job_id, owner in rows}
+        owners = {row.id: row.owner for row in rows}
     outcomes = []
     for job_id in job_ids:
         if job_id not in owners:

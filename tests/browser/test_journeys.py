@@ -64,7 +64,7 @@ def cancel(page: Page, watch: Watch, farm: RunningFarm) -> None:
     expect(page.locator(".badge.running")).to_be_visible(timeout=RENDER_MILLISECONDS)
     page.locator("a.row").first.click()
     page.get_by_role("button", name="Cancel").click()
-    expect(page.locator(".status .badge")).to_have_text("cancelled")
+    expect(page.locator("#live .badge")).to_have_text("cancelled")
     assert farm.client.job(job_id)["state"] == "cancelled"
     watch.check()
 
