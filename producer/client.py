@@ -142,6 +142,14 @@ class Farm:
         """Cancel a job; what is finished is kept."""
         return self._send("POST", f"/api/v1/jobs/{job_id}/cancel")
 
+    def pause(self, job_id: int) -> Json:
+        """Let no further batch of a job begin."""
+        return self._send("POST", f"/api/v1/jobs/{job_id}/pause")
+
+    def resume(self, job_id: int) -> Json:
+        """Go on with a paused job, or with what follows a test run."""
+        return self._send("POST", f"/api/v1/jobs/{job_id}/resume")
+
     def images(self, job_id: int, state: str | None = None) -> Iterator[Json]:
         """All images of a job in the order of their index, fetched page by page."""
         after: int | None = None

@@ -108,7 +108,7 @@ def _look_at_job(farm: Context, job_id: int, before: JobTick | None) -> JobTick:
         status=render_template("_job_numbers.html", **live_parts(watched)),
         tiles=_tiles(news) if news else "",
         said=render_template("_announcement.html", **live_parts(watched)),
-        state=f"{job.state} {job.paused_at is not None} {job.test_images} {job.images_failed > 0}",
+        state=watched.buttons,
         ended=job.finished_at is not None,
         told=frozenset(tile.image.index for tile in ended if (tile.image.finished_at or now) > recently),
     )

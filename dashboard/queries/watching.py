@@ -78,6 +78,12 @@ class Watched:
     """Images per minute of late; None when none ended."""
 
     @property
+    def buttons(self) -> str:
+        """Changes when other buttons fit the job."""
+        job = self.view.job
+        return f"{job.finished_at is not None} {job.paused_at is not None} {job.test_images} {job.images_failed}"
+
+    @property
     def seconds_left(self) -> float | None:
         """Time until it is done, at the rate of late; unknown while it is paused or nothing ends."""
         if self.view.job.paused_at is not None or self.view.job.finished_at is not None:

@@ -7,7 +7,7 @@ function follow(section) {
   let source = null;
   let timer = null;
   let ended = false;
-  let state = null;
+  let state = section.dataset.state;
   let since = section.dataset.since;
 
   const swap = (place, html) => htmx.swap(place, html, { swapStyle: "innerHTML", settleDelay: 0, swapDelay: 0 });
@@ -18,11 +18,11 @@ function follow(section) {
     previews: (event) => document.dispatchEvent(new CustomEvent("farm:previews", { detail: JSON.parse(event.data) })),
     said: (event) => announce(event.data),
     state: (event) => {
-      if (state !== null && state !== event.data) htmx.trigger(document.body, "farm:state");
+      if (state !== undefined && state !== event.data) refresh();
       state = event.data;
     },
     reload: () => location.reload(),
-    end: () => { ended = true; close(); htmx.trigger(document.body, "farm:state"); },
+    end: () => { ended = true; close(); refresh(); },
   };
 
   function open() {
@@ -57,6 +57,11 @@ function follow(section) {
   addEventListener("pagehide", close);
   addEventListener("pageshow", turn);
   turn();
+}
+
+// Other buttons, but not under the hands of whoever is just filling one of their forms in.
+function refresh() {
+  if (!document.querySelector("#actions [open]")) htmx.trigger(document.body, "farm:state");
 }
 
 // Screen readers are told in large steps.
