@@ -57,6 +57,9 @@ def job_events(job_id: int) -> Response:
     def look() -> tuple[list[Event], bool]:
         nonlocal last
         tick = _job_ticks.get((id(farm), job_id), lambda before: _look_at_job(farm, job_id, before))
+        if since is not None and tick.at < since:
+            # Seen for others before this page was made: it knows better.
+            return [], False
         events: list[Event] = []
         if last is None and since is not None:
             missed = ended_since(farm.engine, job_id, since, None, TILES_AT_ONCE)
