@@ -1,5 +1,6 @@
 """Reads query parameters; what cannot be read is refused with its name and the remedy."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import TypeVar
 
@@ -35,6 +36,15 @@ def integer(name: str, default: int | None = None, low: int = 0, high: int = _MA
     if not readable or not low <= int(text) <= high:
         raise InvalidSubmissionError([Problem(name, f"must be a whole number from {low} to {high}")])
     return int(text)
+
+
+def one_of(name: str, numbers: Iterable[int]) -> int:
+    """One of these numbers, by default the first."""
+    numbers = list(numbers)
+    number = integer(name, numbers[0])
+    if number not in numbers:
+        raise InvalidSubmissionError([Problem(name, f"must be one of {', '.join(map(str, numbers))}")])
+    return number
 
 
 def page_size(default: int, high: int = 500) -> int:

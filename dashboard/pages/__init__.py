@@ -2,12 +2,13 @@
 
 from flask import Flask
 
-from dashboard.pages import filters, login, routes, submission
+from dashboard.pages import filters, login, operate, routes, submission
 
 
 def register_pages(app: Flask) -> None:
     """Add all pages, and the filters that their templates use."""
     app.register_blueprint(login.blueprint)
+    app.register_blueprint(operate.blueprint)
     app.register_blueprint(routes.blueprint)
     app.register_blueprint(submission.blueprint)
     for function in (filters.ago, filters.duration, filters.in_order, filters.thousands, filters.told):

@@ -11,7 +11,6 @@ from dashboard.auth import identity, require_steering
 from dashboard.context import context
 from dashboard.queries.images import covers, ended_since, get_image, list_images
 from dashboard.queries.jobs import JobView, get_job, job_errors, list_jobs
-from dashboard.queries.workers import list_workers
 from farm.control import cancel_job
 
 blueprint = Blueprint("pages", __name__)
@@ -95,18 +94,6 @@ def image(job_id: int, index: int) -> str:
     return render_template("image.html", view=get_job(farm.engine, farm.board, job_id), picture=picture)
 
 
-@blueprint.get("/workers")
-def workers() -> str:
-    """Devices and what they do."""
-    return render_template("workers.html", **_workers_page())
-
-
-@blueprint.get("/fragments/workers")
-def workers_fragment() -> str:
-    """The table alone."""
-    return render_template("_workers.html", **_workers_page())
-
-
 def _jobs_page() -> dict[str, object]:
     farm = context()
     before = integer("before")
@@ -128,8 +115,3 @@ def _live(view: JobView) -> dict[str, object]:
         "now": int(view.now.timestamp() * 1000),
         "announced": percent - percent % ANNOUNCED_PERCENT,
     }
-
-
-def _workers_page() -> dict[str, object]:
-    farm = context()
-    return {"workers": list_workers(farm.engine, farm.board, farm.settings.lease_seconds)}
