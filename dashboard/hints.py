@@ -15,8 +15,11 @@ def _of_workers(queue: QueueView, say: Callable[[float], str]) -> Iterator[str]:
     if not queue.waiting:
         return
     if queue.drained and not queue.workers:
-        drained = "The only worker is" if queue.drained == 1 else f"All {queue.drained} workers are"
-        yield f"{drained} drained: resume one."
+        yield (
+            "The only worker is drained: resume it."
+            if queue.drained == 1
+            else f"All {queue.drained} workers are drained: resume one."
+        )
     elif not queue.workers:
         command = f"farm worker --pipeline {queue.pipeline} --stage {queue.stage.value}"
         yield f"No worker serves {queue.name}. Start one: {command}"
@@ -30,7 +33,7 @@ def _of_jobs(queue: QueueView, queues: Sequence[QueueView]) -> Iterator[str]:
     if queue.stage is not Stage.BASE:
         return
     refiner = next((q for q in queues if q.pipeline == queue.pipeline and q.stage is Stage.REFINER), None)
-    if refiner is not None and refiner.waiting and not refiner.workers:
+    if queue.workers and refiner is not None and refiner.waiting and not refiner.workers:
         yield f"What leaves it goes on to {refiner.name}, which no worker takes from."
     if queue.paused_jobs:
         yield "1 job is paused." if queue.paused_jobs == 1 else f"{queue.paused_jobs} jobs are paused."

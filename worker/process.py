@@ -113,6 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             without_gossip=True,
             without_mingle=True,
             quiet=True,
+            # Left out, Celery would silence all that is not a warning.
+            loglevel=settings.log_level.upper(),
         ).start()
     finally:
         keeper.stop()

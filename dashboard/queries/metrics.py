@@ -60,16 +60,14 @@ def metrics(engine: Engine, hours: int, step_minutes: int) -> list[Moment]:
                 _bin(per_minute.c.minute, step).label("start"),
                 per_minute.c.stage,
                 func.sum(per_minute.c.waiting).label("waiting"),
-                func.count().label("minutes"),
             ).group_by("start", per_minute.c.stage)
         ).all()
-        minutes = dict(
-            connection.execute(
-                select(_bin(QueueMinute.minute, step).label("start"), func.count(QueueMinute.minute.distinct()))
-                .where(QueueMinute.minute >= starts[0])
-                .group_by("start")
-            ).tuples()
+        written = connection.execute(
+            select(_bin(QueueMinute.minute, step).label("start"), func.count(QueueMinute.minute.distinct()))
+            .where(QueueMinute.minute >= starts[0])
+            .group_by("start")
         )
+        minutes = {start: count for start, count in written}  # noqa: C416 - rows are tuples, to the type checker too
     by_stage = {(row.start, row.stage): row for row in rendered}
     depth = {(row.start, row.stage): float(row.waiting) for row in queued}
     return [_moment(start, step_minutes, by_stage, depth, minutes.get(start, 0)) for start in starts]
