@@ -1,5 +1,6 @@
 """Reads query parameters; what cannot be read is refused with its name and the remedy."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import TypeVar
 
@@ -43,6 +44,15 @@ def text(name: str) -> str | None:
     """Words of the query string; None for blanks. NUL characters are in no text of the database."""
     value = request.args.get(name, "").replace("\0", "").strip()
     return value[:MAX_TEXT] or None
+
+
+def one_of(name: str, numbers: Iterable[int]) -> int:
+    """One of these numbers, by default the first."""
+    numbers = list(numbers)
+    number = integer(name, numbers[0])
+    if number not in numbers:
+        raise InvalidSubmissionError([Problem(name, f"must be one of {', '.join(map(str, numbers))}")])
+    return number
 
 
 def page_size(default: int, high: int = 500) -> int:

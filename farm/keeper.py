@@ -25,6 +25,9 @@ LONGEST_PAUSE_SECONDS = 30.0
 HEALTHY_SECONDS = 60.0
 #: How long a child that was signalled a second time gets before it is killed.
 GRACE_SECONDS = 2.0
+#: Environment variable that tells a child how often it was started again. It is no setting: nobody else sets it, and
+#: ``farm.settings`` passes over names that it does not know.
+RESTARTS_VARIABLE = "FARM_RESTARTS"
 
 
 @dataclass
@@ -39,10 +42,11 @@ class Child:
     pause_seconds: float = field(default=FIRST_PAUSE_SECONDS, init=False)
     started_at: float = field(default=0.0, init=False)
     start_after: float = field(default=0.0, init=False)
+    restarts: int = field(default=0, init=False)
 
     def start(self) -> None:
         """Execute the command in a session of its own: Ctrl-C in a terminal reaches the keeper alone."""
-        environment = {**os.environ, **self.environment}
+        environment = {**os.environ, **self.environment, RESTARTS_VARIABLE: str(self.restarts)}
         self.started_at = time.monotonic()
         if self.log is None:
             self.process = subprocess.Popen(self.command, env=environment, start_new_session=True)
@@ -96,6 +100,7 @@ class Keeper:
                 "%s ended with status %s; starting it again in %.0f s", child.name, status, child.pause_seconds
             )
             child.process = None
+            child.restarts += 1
             child.start_after = now + child.pause_seconds
             child.pause_seconds = min(child.pause_seconds * 2, LONGEST_PAUSE_SECONDS)
         if child.process is None and now >= child.start_after:

@@ -6,7 +6,7 @@ jobs is in ``farm.control``.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from enum import Enum
 from typing import Any
@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, and_, bindparam, case, func, insert, 
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
+from farm.minutes import note_failure, note_stage
 from farm.models import Batch, Image, Job, Worker
 from farm.spec import is_refined
 from farm.states import BatchState, ImageState, JobState, Stage
@@ -72,6 +73,25 @@ class Wish(Enum):
     GO_ON = "go on"
     CANCELLED = "cancelled"
     LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """How a worker's device is. Memory in bytes, utilisation as a share from 0 to 1; None where nobody can tell."""
+
+    memory_used: int | None = None
+    memory_total: int | None = None
+    utilisation: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a heartbeat brings back."""
+
+    wishes: dict[tuple[int, int], Wish]
+    """Per held ``(batch, attempt)``."""
+    draining: bool
+    """Whether the worker shall take no further batch."""
 
 
 class FailureOutcome(Enum):
@@ -183,19 +203,28 @@ def claim(
 
 
 def renew(
-    engine: Engine, worker_id: str, held: Sequence[tuple[int, int]], lease_seconds: float
-) -> dict[tuple[int, int], Wish]:
+    engine: Engine,
+    worker_id: str,
+    held: Sequence[tuple[int, int]],
+    lease_seconds: float,
+    vitals: Vitals | None = None,
+) -> Answer:
     """Heartbeat: renew the leases of the ``(batch, attempt)`` pairs that the worker holds, and learn what is wished.
 
-    Also marks the worker as alive.
+    Also marks the worker as alive, and keeps how it is.
     """
     wishes = dict.fromkeys(held, Wish.LOST)
+    report = {} if vitals is None else asdict(vitals)
     with engine.begin() as connection:
-        connection.execute(
-            update(Worker).where(Worker.id == worker_id).values(heartbeat_at=func.now(), stopped_at=None)
+        drained_since = connection.scalar(
+            update(Worker)
+            .where(Worker.id == worker_id)
+            .values(heartbeat_at=func.now(), stopped_at=None, **report)
+            .returning(Worker.draining_at)
         )
+        draining = drained_since is not None
         if not held:
-            return wishes
+            return Answer(wishes, draining)
         mine = tuple_(Batch.id, Batch.attempt).in_(held)
         renewed = connection.execute(
             update(Batch)
@@ -209,7 +238,7 @@ def renew(
                 select(Batch.id, Batch.attempt).where(mine, Batch.state == BatchState.CANCELLED)
             ).all()
             wishes.update(((row.id, row.attempt), Wish.CANCELLED) for row in cancelled)
-    return wishes
+    return Answer(wishes, draining)
 
 
 def finish_base(
@@ -236,9 +265,23 @@ def finish_base(
             latents_sha256=latents_sha256,
             base_seconds=seconds,
         )
+        .returning(Batch.worker_id, Batch.parameters)
     )
     with engine.begin() as connection:
-        return connection.execute(statement).rowcount == 1
+        ended = connection.execute(statement).one_or_none()
+        if ended is None:
+            return False
+        images = connection.scalar(select(func.count()).where(Image.batch_id == batch_id)) or 0
+        note_stage(
+            connection,
+            ended.worker_id,
+            Stage.BASE,
+            ended.parameters,
+            images=images,
+            seconds=seconds,
+            finished=False,
+        )
+    return True
 
 
 def finish_batch(
@@ -299,6 +342,15 @@ def finish_batch(
             .values(images_completed=Worker.images_completed + len(pictures))
         )
         _roll_up(connection, held.job_id, completed=len(pictures))
+        note_stage(
+            connection,
+            worker_id,
+            held.stage,
+            held.parameters,
+            images=len(pictures),
+            seconds=seconds,
+            finished=True,
+        )
     return True
 
 
@@ -318,7 +370,7 @@ def fail_attempt(
             return FailureOutcome.STALE
         _lock_job(connection, job_id)
         batch = connection.execute(
-            select(Batch.failures, Batch.parameters, Batch.stage).where(guard).with_for_update()
+            select(Batch.failures, Batch.parameters, Batch.stage, Batch.worker_id).where(guard).with_for_update()
         ).one_or_none()
         if batch is None:
             return FailureOutcome.STALE
@@ -353,6 +405,7 @@ def fail_attempt(
                 .values(state=ImageState.FAILED, error=error, finished_at=func.now())
             )
             _roll_up(connection, job_id, failed=len(indices))
+        note_failure(connection, batch.worker_id, batch.parameters["pipeline"], batch.stage)
     return outcome
 
 

@@ -42,7 +42,7 @@ class JobLoad:
 
 @dataclass(frozen=True, slots=True)
 class QueueLoad:
-    """One queue: a pipeline's stage, the live workers that serve it, and what waits in it."""
+    """One queue: a pipeline's stage, the live workers that serve it and are not drained, and what waits in it."""
 
     pipeline: str
     stage: Stage
@@ -113,7 +113,9 @@ def free_places(queue: QueueLoad, queues: Sequence[QueueLoad], depth: int) -> in
 
 def _queue_loads(connection: Connection, lease_seconds: float) -> list[QueueLoad]:
     alive = select(Worker.pipeline, Worker.stages).where(
-        Worker.stopped_at.is_(None), Worker.heartbeat_at > func.now() - timedelta(seconds=lease_seconds)
+        Worker.stopped_at.is_(None),
+        Worker.draining_at.is_(None),
+        Worker.heartbeat_at > func.now() - timedelta(seconds=lease_seconds),
     )
     workers: Counter[tuple[str, Stage]] = Counter()
     for row in connection.execute(alive):

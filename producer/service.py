@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -15,6 +16,7 @@ from farm.broker import make_celery
 from farm.database import NOTIFY_CHANNEL, open_database
 from farm.settings import Settings
 from producer.dispatch import dispatch
+from producer.minutes import forget_old_minutes, record_queues
 from producer.recovery import recover
 
 logger = logging.getLogger(__name__)
@@ -25,6 +27,8 @@ LEADER_LOCK = 0x6661726D
 ROUND_SECONDS = 0.25
 RECOVERY_SECONDS = 1.0
 STANDBY_SECONDS = 1.0
+MINUTE_SECONDS = 60.0
+HOUR_SECONDS = 3600.0
 
 
 class Leadership:
@@ -67,6 +71,26 @@ class Leadership:
             self._connection = None
 
 
+class Chores:
+    """What the leader does beside dispatching, each at its own pace."""
+
+    def __init__(self, engine: Engine, celery: Celery, settings: Settings) -> None:
+        self._chores: list[tuple[float, Callable[[], object]]] = [
+            (RECOVERY_SECONDS, lambda: recover(engine, celery, settings)),
+            (MINUTE_SECONDS, lambda: record_queues(engine, settings.lease_seconds)),
+            (HOUR_SECONDS, lambda: forget_old_minutes(engine)),
+        ]
+        self._due = [0.0] * len(self._chores)
+
+    def do(self) -> None:
+        """Do what is due; the first time, everything."""
+        now = time.monotonic()
+        for place, (pause_seconds, chore) in enumerate(self._chores):
+            if now >= self._due[place]:
+                chore()
+                self._due[place] = now + pause_seconds
+
+
 def run(settings: Settings, stop: threading.Event) -> None:
     """Lead, or stand by to lead, until ``stop`` is set. Outages are outlived."""
     engine = open_database(settings)
@@ -74,7 +98,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
     assert settings.database_url is not None  # noqa: S101 - open_database has refused None
     leadership = Leadership(settings.database_url)
     leading = False
-    next_recovery = 0.0
+    chores = Chores(engine, celery, settings)
     try:
         while not stop.is_set():
             try:
@@ -84,7 +108,8 @@ def run(settings: Settings, stop: threading.Event) -> None:
                 if not leading:
                     leading = True
                     logger.info("this producer leads")
-                next_recovery = _round(engine, celery, settings, next_recovery)
+                chores.do()
+                dispatch(engine, celery, settings)
                 leadership.wait(ROUND_SECONDS)
             except (OperationalError, psycopg.OperationalError) as error:
                 logger.warning("database away, trying again: %s", str(error).splitlines()[0])
@@ -95,12 +120,3 @@ def run(settings: Settings, stop: threading.Event) -> None:
         leadership.release()
         engine.dispose()
         celery.close()
-
-
-def _round(engine: Engine, celery: Celery, settings: Settings, next_recovery: float) -> float:
-    now = time.monotonic()
-    if now >= next_recovery:
-        recover(engine, celery, settings)
-        next_recovery = now + RECOVERY_SECONDS
-    dispatch(engine, celery, settings)
-    return next_recovery

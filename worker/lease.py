@@ -7,7 +7,7 @@ callback asks the lease at every denoising step.
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Engine
@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from farm.errors import RenderInterrupted
 from farm.settings import Settings
-from farm.transitions import Claim, Wish, renew
+from farm.transitions import Claim, Vitals, Wish, renew
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +43,25 @@ class Lease:
 
 
 class LeaseKeeper:
-    """Renews all leases of this process, and with them the sign that the worker lives."""
+    """Renews all leases of this process, and with them the sign that the worker lives.
 
-    def __init__(self, engine: Engine, settings: Settings, worker_id: str) -> None:
+    ``read_vitals`` tells how the device is; ``on_draining`` is called at every beat with whether the worker shall take
+    no further batch.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        worker_id: str,
+        read_vitals: Callable[[], Vitals] = Vitals,
+        on_draining: Callable[[bool], None] = lambda _draining: None,
+    ) -> None:
         self._engine = engine
         self._settings = settings
         self._worker_id = worker_id
+        self._read_vitals = read_vitals
+        self._on_draining = on_draining
         self._held: dict[tuple[int, int], Lease] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -81,11 +94,12 @@ class LeaseKeeper:
         with self._lock:
             held = dict(self._held)
         asked_at = time.monotonic()
-        wishes = renew(self._engine, self._worker_id, list(held), self._settings.lease_seconds)
-        for key, wish in wishes.items():
+        answer = renew(self._engine, self._worker_id, list(held), self._settings.lease_seconds, self._read_vitals())
+        for key, wish in answer.wishes.items():
             held[key].wish = wish
             if wish is Wish.GO_ON:
                 held[key].renewed(asked_at)
+        self._on_draining(answer.draining)
 
     def _run(self) -> None:
         while not self._stop.wait(self._settings.heartbeat_seconds):

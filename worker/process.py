@@ -17,6 +17,7 @@ from celery.platforms import SecurityWarning
 from farm.broker import make_celery, queue_name
 from farm.catalog import Catalog
 from farm.database import open_database
+from farm.keeper import RESTARTS_VARIABLE
 from farm.logs import set_up_logging
 from farm.models import Worker
 from farm.parent import exit_with_parent
@@ -26,6 +27,7 @@ from farm.states import Stage
 from farm.storage import open_store
 from farm.transitions import dismiss_worker, register_worker
 from worker.devices import Device, hostname
+from worker.draining import Tap
 from worker.inputs import InputCache
 from worker.lease import LeaseKeeper
 
@@ -46,8 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Celery warns of root; what it fears, pickled messages that run code, is not accepted here.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     # Only here, in a process that is pinned and will never fork.
+    from worker.gauges import BusyClock, Gauge
     from worker.memory import MemoryLimits
     from worker.pipelines import load
+    from worker.previews import Reporter
     from worker.tasks import Station, register_tasks
 
     catalog = Catalog.load(settings.catalog, settings.models_directory)
@@ -66,18 +70,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     engine = open_database(settings)
     app = make_celery(settings)
     store = open_store(settings)
-    keeper = LeaseKeeper(engine, settings, worker_id)
+    clock = BusyClock()
+    queues = [queue_name(entry.name, stage) for stage in stages]
+    gauge = Gauge(options.device.torch_name, clock)
+    keeper = LeaseKeeper(engine, settings, worker_id, gauge.read, Tap(app, queues).follow)
     register_tasks(
         app,
         Station(
             settings=settings,
             engine=engine,
             store=store,
-            board=ProgressBoard(settings),
+            reporter=Reporter(ProgressBoard(settings)),
             worker_id=worker_id,
             pipeline=pipeline,
             keeper=keeper,
             device=device,
+            clock=clock,
             inputs=InputCache(store),
             memory=MemoryLimits(settings.models_directory / "memory-limits.json", pipeline.fingerprint["device"]),
         ),
@@ -92,18 +100,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
             device_name=pipeline.fingerprint.get("device", platform.processor()),
             pipeline=entry.name,
             stages=[stage.value for stage in stages],
+            restarts=int(os.environ.get(RESTARTS_VARIABLE, "0")),
         ),
     )
     keeper.start()
     logger.info("worker %s serves %s of %s", worker_id, " and ".join(stages), entry.name)
     try:
         app.Worker(
-            queues=[queue_name(entry.name, stage) for stage in stages],
+            queues=queues,
             hostname=f"{worker_id.replace('/', '-')}@{hostname()}",
             # Other workers are none of its business: Postgres tells who lives.
             without_gossip=True,
             without_mingle=True,
             quiet=True,
+            # Left out, Celery would silence all that is not a warning.
+            loglevel=settings.log_level.upper(),
         ).start()
     finally:
         keeper.stop()

@@ -7,6 +7,7 @@ finished latents.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,8 +22,22 @@ from worker.prompts import prompt_groups
 from worker.scheduling import scheduled
 from worker.watermark import set_watermark
 
-OnStep = Callable[[int, int], None]
-"""Called after each denoising step with the steps done and all steps of the stage; may raise to stop."""
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A denoising step that was done."""
+
+    done: int
+    of: int
+    """All steps of the stage."""
+    images: Sequence[ImageParameters]
+    """Those that this call denoises: the very objects that the stage was given, some or all of them."""
+    latents: torch.Tensor
+    """Theirs, (n, 4, height / 8, width / 8) on the device; only to be read."""
+
+
+OnStep = Callable[[Step], None]
+"""Called after each denoising step; may raise to stop."""
 
 #: Parameters that both stages hand to diffusers under their own names, as they are.
 _CONDITIONS = (
@@ -244,7 +259,7 @@ def _common(images: Sequence[ImageParameters], on_step: OnStep) -> dict[str, Any
     shared = images[0]
 
     def callback(pipe: Any, step: int, _timestep: object, tensors: dict[str, Any]) -> dict[str, Any]:
-        on_step(step + 1, pipe.num_timesteps)
+        on_step(Step(step + 1, pipe.num_timesteps, images, tensors["latents"]))
         return tensors
 
     return {

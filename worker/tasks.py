@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TypeVar
 
-import redis
 from celery import Celery
 from celery.exceptions import Ignore
 from sqlalchemy import Engine
@@ -19,7 +18,7 @@ from farm import keys
 from farm.broker import TASK_NAMES
 from farm.errors import ObjectCorruptError, ObjectMissingError, RenderInterrupted, StoreError
 from farm.formats import format_of
-from farm.progress import Progress, ProgressBoard
+from farm.progress import Progress
 from farm.settings import Settings
 from farm.spec import ImageParameters
 from farm.states import Stage
@@ -34,11 +33,13 @@ from farm.transitions import (
     hand_back,
 )
 from worker import encode, latents, stages
+from worker.gauges import BusyClock
 from worker.inputs import InputCache
 from worker.lease import Lease, LeaseKeeper
 from worker.memory import MemoryLimits, in_parts
 from worker.pictures import Picture, preview
 from worker.pipelines import LoadedPipeline
+from worker.previews import Reporter
 from worker.watermark import watermarked
 
 logger = logging.getLogger(__name__)
@@ -47,8 +48,6 @@ Rendered = TypeVar("Rendered")
 
 #: A batch that the store refused waits so long before it is tried again.
 STORE_RETRY_SECONDS = 5
-#: Step progress is published no more often than this.
-PROGRESS_SECONDS = 0.25
 
 
 @dataclass
@@ -58,7 +57,7 @@ class Station:
     settings: Settings
     engine: Engine
     store: ObjectStore
-    board: ProgressBoard
+    reporter: Reporter
     worker_id: str
     pipeline: LoadedPipeline
     keeper: LeaseKeeper
@@ -66,6 +65,8 @@ class Station:
     memory: MemoryLimits
     device: ThreadPoolExecutor
     """The one thread on which torch loads and computes; fetching, encoding and storing run beside it."""
+    clock: BusyClock
+    """How much of the time that thread computes."""
 
 
 def render_base(station: Station, batch_id: int, attempt: int) -> bool:
@@ -78,7 +79,7 @@ def render_base(station: Station, batch_id: int, attempt: int) -> bool:
             return False
         images = _parameters(lease.claim)
         inputs = station.inputs.fetch(images)
-        on_step = _step_reporter(station, lease)
+        on_step = _step_reporter(station, lease, images)
         if not images[0].refined:
             parts, seconds = _render(
                 station,
@@ -112,7 +113,7 @@ def render_refiner(station: Station, batch_id: int, attempt: int) -> None:
         assert held.latents_sha256 is not None  # noqa: S101
         received = latents.unpack(get_verified(station.store, held.latents_key, held.latents_sha256))
         inputs = station.inputs.fetch(images)
-        on_step = _step_reporter(station, lease)
+        on_step = _step_reporter(station, lease, images)
         parts, seconds = _render(
             station,
             Stage.REFINER,
@@ -182,7 +183,9 @@ def _render(
 
     def timed() -> tuple[list[Rendered], float]:
         started = time.monotonic()
-        return in_parts(len(images), kind, station.memory, render), time.monotonic() - started
+        station.reporter.begin()
+        with station.clock.running():
+            return in_parts(len(images), kind, station.memory, render), time.monotonic() - started
 
     return station.device.submit(timed).result()
 
@@ -202,22 +205,17 @@ def _parameters(held: Claim) -> list[ImageParameters]:
     ]
 
 
-def _step_reporter(station: Station, lease: Lease) -> Callable[[int, int], None]:
+def _step_reporter(station: Station, lease: Lease, images: Sequence[ImageParameters]) -> stages.OnStep:
     """The step callback: stops the pipeline when the lease says so, and publishes how far it is."""
     lease.check()
-    last_published = 0.0
+    held = lease.claim
+    # Calls may take images in another order, or a part of them.
+    indices = {id(image): claimed.index for image, claimed in zip(images, held.images, strict=True)}
 
-    def on_step(step: int, steps: int) -> None:
-        nonlocal last_published
+    def on_step(step: stages.Step) -> None:
         lease.check()
-        now = time.monotonic()
-        if now - last_published < PROGRESS_SECONDS:
-            return
-        last_published = now
-        try:
-            station.board.write(lease.claim.batch_id, Progress(lease.claim.stage, step, steps))
-        except redis.RedisError as error:
-            logger.debug("progress not published: %s", error)
+        progress = Progress(held.stage, step.done, step.of)
+        station.reporter.step(held, progress, [indices[id(image)] for image in step.images], step.latents)
 
     return on_step
 

@@ -1,4 +1,4 @@
-"""The pages of pictures and workers."""
+"""The pages of pictures."""
 
 from flask import Blueprint, render_template
 
@@ -6,7 +6,6 @@ from dashboard.arguments import integer
 from dashboard.context import context
 from dashboard.queries.images import get_image, list_images
 from dashboard.queries.jobs import get_job
-from dashboard.queries.workers import list_workers
 
 blueprint = Blueprint("pages", __name__)
 
@@ -26,20 +25,3 @@ def image(job_id: int, index: int) -> str:
     farm = context()
     picture = get_image(farm.engine, job_id, index)
     return render_template("image.html", view=get_job(farm.engine, farm.board, job_id), picture=picture)
-
-
-@blueprint.get("/workers")
-def workers() -> str:
-    """Devices and what they do."""
-    return render_template("workers.html", **_workers_page())
-
-
-@blueprint.get("/fragments/workers")
-def workers_fragment() -> str:
-    """The table alone."""
-    return render_template("_workers.html", **_workers_page())
-
-
-def _workers_page() -> dict[str, object]:
-    farm = context()
-    return {"workers": list_workers(farm.engine, farm.board, farm.settings.lease_seconds)}

@@ -1,5 +1,6 @@
 """What keeps pages live: streams of events, and fragments for pages that must ask."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ from dashboard.context import Context, context
 from dashboard.live import Event, Shared, stream
 from dashboard.pages.jobs import jobs_page, live_parts
 from dashboard.queries.images import COMMIT_SECONDS, ImageView, ended_since
+from dashboard.queries.previews import previewed_images
 from dashboard.queries.watching import watch_job
 
 blueprint = Blueprint("watching", __name__)
@@ -28,6 +30,8 @@ class JobTick:
     status: str
     tiles: str
     """Tiles of the images that ended since the look before."""
+    previews: str
+    """Which images can be seen while they are denoised, as JSON."""
     said: str
     """For screen readers, who hear of progress in large steps."""
     state: str
@@ -56,6 +60,7 @@ def job_events(job_id: int) -> Response:
 
     def look() -> tuple[list[Event], bool]:
         nonlocal last
+        farm.board.watch(job_id)
         tick = _job_ticks.get((id(farm), job_id), lambda before: _look_at_job(farm, job_id, before))
         if since is not None and tick.at < since:
             # Seen for others before this page was made: it knows better.
@@ -71,7 +76,7 @@ def job_events(job_id: int) -> Response:
             events.append(("tiles", tick.number, tick.tiles))
         events += [
             (name, tick.number, getattr(tick, name))
-            for name in ("status", "said", "state")
+            for name in ("status", "previews", "said", "state")
             if last is None or getattr(tick, name) != getattr(last, name)
         ]
         last = tick
@@ -110,11 +115,18 @@ def _look_at_job(farm: Context, job_id: int, before: JobTick | None) -> JobTick:
         at=now,
         status=render_template("_job_numbers.html", **live_parts(watched)),
         tiles=_tiles(news) if news else "",
+        previews=_previews(farm, job_id, now),
         said=render_template("_announcement.html", **live_parts(watched)),
         state=watched.buttons,
         ended=job.finished_at is not None,
         told=frozenset(tile.image.index for tile in ended if (tile.image.finished_at or now) > recently),
     )
+
+
+def _previews(farm: Context, job_id: int, now: datetime) -> str:
+    """Changes with every look while there is something to see: then there is something newer each time."""
+    images = previewed_images(farm.engine, farm.board, job_id)
+    return json.dumps({"job": job_id, "at": int(now.timestamp() * 1000), "images": images}) if images else ""
 
 
 def _tiles(tiles: Sequence[ImageView]) -> str:

@@ -14,8 +14,14 @@ function follow(section) {
   const handlers = {
     status: (event) => swap(section, event.data),
     // Tiles come out of band: each finds its place by its id, and those whose place is not on the page are dropped.
-    tiles: (event) => swap(document.createElement("div"), event.data),
-    previews: (event) => document.dispatchEvent(new CustomEvent("farm:previews", { detail: JSON.parse(event.data) })),
+    tiles: (event) => {
+      swap(document.createElement("div"), event.data);
+      const awaited = document.querySelector("[data-preview]")?.dataset.preview;
+      if (awaited && event.data.includes(`id="image-${awaited}"`)) location.reload();
+    },
+    previews: (event) => {
+      if (event.data) document.dispatchEvent(new CustomEvent("farm:previews", { detail: JSON.parse(event.data) }));
+    },
     said: (event) => announce(event.data),
     state: (event) => {
       if (state !== undefined && state !== event.data) refresh();

@@ -24,7 +24,7 @@ def parameters(prompt: str, seed: int, **changes: Any) -> ImageParameters:
     return ImageParameters.model_validate({**values, "prompt": prompt, "seed": seed, **changes})
 
 
-def quiet(_step: int, _steps: int) -> None:
+def quiet(_step: stages.Step) -> None:
     """Nobody watches."""
 
 

@@ -72,8 +72,8 @@ def test_a_zombies_late_writes_change_nothing(engine: Engine) -> None:
     assert not finish_batch(engine, zombie, "w", pictures_of(zombie), 1)
     assert not hand_back(engine, zombie.batch_id, zombie.attempt)
     assert fail_attempt(engine, zombie.batch_id, zombie.attempt, "x", max_failures=1) is FailureOutcome.STALE
-    wishes = renew(engine, "w", [(zombie.batch_id, zombie.attempt)], LEASE)
-    assert wishes == {(zombie.batch_id, zombie.attempt): Wish.LOST}
+    answer = renew(engine, "w", [(zombie.batch_id, zombie.attempt)], LEASE)
+    assert answer.wishes == {(zombie.batch_id, zombie.attempt): Wish.LOST}
 
     state = batch(engine, living.batch_id)
     assert (state.state, state.attempt, state.worker_id) == (BatchState.RUNNING, living.attempt, "w2")
@@ -85,14 +85,14 @@ def test_the_heartbeat_renews_and_brings_back_a_cancellation(engine: Engine) -> 
     held = start(engine, job_id)
     pair = (held.batch_id, held.attempt)
     before = batch(engine, held.batch_id).lease_until
-    assert renew(engine, "w", [pair], LEASE * 2) == {pair: Wish.GO_ON}
+    assert renew(engine, "w", [pair], LEASE * 2).wishes == {pair: Wish.GO_ON}
     after = batch(engine, held.batch_id).lease_until
     assert before is not None
     assert after is not None
     assert after > before
 
     assert cancel_job(engine, job_id)
-    assert renew(engine, "w", [pair], LEASE) == {pair: Wish.CANCELLED}
+    assert renew(engine, "w", [pair], LEASE).wishes == {pair: Wish.CANCELLED}
     assert not finish_base(engine, held.batch_id, held.attempt, "late", "00", 1)
     assert image_states(engine, job_id) == [ImageState.CANCELLED] * 2
     assert job(engine, job_id).state is JobState.CANCELLED

@@ -25,8 +25,8 @@ def test_each_stage_counts_its_own_steps(pipeline: LoadedPipeline) -> None:
     image = parameters("a", 1, **SMALL)
     of_base: list[tuple[int, int]] = []
     of_refiner: list[tuple[int, int]] = []
-    latents = stages.render_base(pipeline, [image], {}, lambda *seen: of_base.append(seen))
-    stages.render_refiner(pipeline, [image], {}, latents, lambda *seen: of_refiner.append(seen))
+    latents = stages.render_base(pipeline, [image], {}, lambda seen: of_base.append((seen.done, seen.of)))
+    stages.render_refiner(pipeline, [image], {}, latents, lambda seen: of_refiner.append((seen.done, seen.of)))
     assert of_base == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert of_refiner == [(1, 1)]
 
@@ -47,8 +47,8 @@ def test_stopping_takes_one_step_and_leaves_the_pipeline_usable(pipeline: Loaded
         before = run(stage, quiet)
         seen: list[int] = []
 
-        def stop(step: int, _steps: int, seen: list[int] = seen) -> None:
-            seen.append(step)
+        def stop(step: stages.Step, seen: list[int] = seen) -> None:
+            seen.append(step.done)
             raise RenderInterrupted("cancelled")
 
         with pytest.raises(RenderInterrupted, match="cancelled"):

@@ -1,0 +1,90 @@
+"""What was rendered, minute by minute and worker by worker: from these rows come rates, durations and estimates.
+
+They are written inside the transaction that ends a stage, as its last write: a stale attempt adds nothing, and no two
+transactions can wait for each other's minutes.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, func
+from sqlalchemy.dialects.postgresql import insert
+
+from farm import schedule
+from farm.models import RenderMinute
+from farm.spec import SharedParameters
+from farm.states import Stage
+
+_COUNTS = ("batches", "images", "pictures", "seconds", "megapixel_steps", "failures")
+
+
+def stage_steps(shared: SharedParameters, stage: Stage) -> int:
+    """Denoising steps that the stage does for each image of a batch. Steps of second order count once."""
+    if stage is Stage.REFINER and shared.refiner_strength is not None:
+        return int((shared.refiner_steps or shared.num_inference_steps) * shared.refiner_strength)
+    if shared.timesteps is not None:
+        visited = [float(timestep) for timestep in shared.timesteps]
+    elif shared.sigmas is not None:
+        visited = schedule.timesteps_of_sigmas(shared.sigmas)
+    else:
+        visited = schedule.timesteps(shared.num_inference_steps, shared.scheduler_entry, shared.scheduler_options)
+    if stage is Stage.REFINER:
+        return 0 if shared.refiner_split is None else schedule.split_at(visited, shared.refiner_split)[1]
+    left = visited if shared.strength is None else schedule.after_strength(visited, shared.strength)
+    return len(left) if shared.refiner_split is None else schedule.split_at(left, shared.refiner_split)[0]
+
+
+def megapixel_steps(shared: SharedParameters, stage: Stage) -> float:
+    """The denoising of one image in the stage: its megapixels times its steps, as good a unit of work as any."""
+    return shared.width * shared.height / 1e6 * stage_steps(shared, stage)
+
+
+def note_stage(
+    connection: Connection,
+    worker_id: str | None,
+    stage: Stage,
+    parameters: Mapping[str, Any],
+    *,
+    images: int,
+    seconds: float,
+    finished: bool,
+) -> None:
+    """Add up a stage of a batch that ended well. ``seconds`` are the device's; ``finished`` when pictures came of it.
+
+    ``parameters`` are the batch's, as they are stored.
+    """
+    shared = SharedParameters.model_validate(parameters)
+    _add(
+        connection,
+        worker_id,
+        shared.pipeline,
+        stage,
+        batches=1,
+        images=images,
+        pictures=images if finished else 0,
+        seconds=seconds,
+        megapixel_steps=images * megapixel_steps(shared, stage),
+    )
+
+
+def note_failure(connection: Connection, worker_id: str | None, pipeline: str, stage: Stage) -> None:
+    """Count a failed attempt for the worker that held it."""
+    _add(connection, worker_id, pipeline, stage, failures=1)
+
+
+def _add(connection: Connection, worker_id: str | None, pipeline: str, stage: Stage, **counts: float) -> None:
+    row = {
+        "minute": func.date_trunc("minute", func.now()),
+        "worker_id": worker_id or "",
+        "pipeline": pipeline,
+        "stage": stage,
+        **counts,
+    }
+    statement = insert(RenderMinute).values(row)
+    columns = RenderMinute.__table__.c
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["minute", "worker_id", "pipeline", "stage"],
+            set_={name: columns[name] + statement.excluded[name] for name in _COUNTS if name in counts},
+        )
+    )

@@ -1,0 +1,51 @@
+"""Whether this worker takes messages: the heartbeat brings it home, Celery's consumer follows."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from celery import Celery
+from celery.signals import worker_ready
+
+logger = logging.getLogger(__name__)
+
+
+class Tap:
+    """Opens and closes the queues of a worker.
+
+    Told at every heartbeat, it compares with what is consumed and mends the difference. So a broker that was flushed
+    or away, and the connection that Celery makes anew after it, change nothing about a drained worker.
+    """
+
+    def __init__(self, app: Celery, queues: Sequence[str]) -> None:
+        self._app = app
+        self._queues = queues
+        self._consumer: Any = None
+        self._closed = False
+        # Connected weakly, as is the default, this would be gone before it is needed.
+        worker_ready.connect(self._on_ready, weak=False)
+
+    def follow(self, draining: bool) -> None:
+        """Take no further message, or take them again; what was taken is finished. Called from any thread."""
+        if self._consumer is None:
+            return
+        if draining != self._closed:
+            self._closed = draining
+            logger.info("drained: no further batch is taken" if draining else "batches are taken again")
+        # Only Celery's own thread may touch its consumer.
+        self._consumer.call_soon(self._apply, draining)
+
+    def _on_ready(self, sender: Any, **_: Any) -> None:
+        self._consumer = sender
+
+    def _apply(self, draining: bool) -> None:
+        consumer = self._consumer
+        if consumer.task_consumer is None:
+            # Not connected; the next heartbeat looks again.
+            return
+        for queue in self._queues:
+            consuming = consumer.task_consumer.consuming_from(queue)
+            if draining and (consuming or queue in self._app.amqp.queues.consume_from):
+                consumer.cancel_task_queue(queue)
+            elif not draining and not consuming:
+                consumer.add_task_queue(queue)

@@ -1,0 +1,80 @@
+"""Looks at pictures while they are denoised, for people who watch: small, rough and cheap.
+
+They read the latents and leave them as they are: a picture is the same whether or not somebody watches.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from io import BytesIO
+
+import redis
+import torch
+from PIL import Image
+
+from farm.progress import Progress, ProgressBoard
+from farm.transitions import Claim
+from worker.pictures import preview
+
+logger = logging.getLogger(__name__)
+
+#: Step progress is published no more often than this.
+PROGRESS_SECONDS = 0.25
+#: Previews are made no more often than this, on each device.
+PREVIEW_SECONDS = 0.5
+#: Longer edge of a preview, in pixels. Of latents each pixel is 8 of the picture's.
+MAX_EDGE = 192
+QUALITY = 60
+
+
+class Reporter:
+    """Publishes how far batches are, and what they look like if somebody watches. One per device."""
+
+    def __init__(self, board: ProgressBoard) -> None:
+        self._board = board
+        self._published_at = 0.0
+        self._shown_at = 0.0
+        self._watched = False
+
+    def begin(self) -> None:
+        """A new batch: its first step is published at once, and nobody watches it yet as far as we know."""
+        self._published_at = 0.0
+        self._watched = False
+
+    def step(self, claim: Claim, progress: Progress, indices: Sequence[int], latents: torch.Tensor) -> None:
+        """After a denoising step. ``latents`` (n, 4, height / 8, width / 8) are those of the images ``indices``.
+
+        A broker that is away costs a picture nothing but its previews.
+        """
+        now = time.monotonic()
+        try:
+            if now - self._published_at >= PROGRESS_SECONDS:
+                self._published_at = now
+                self._watched = self._board.write(claim.batch_id, progress, claim.job_id)
+            if self._watched and now - self._shown_at >= PREVIEW_SECONDS:
+                self._shown_at = now
+                self._board.write_previews(claim.job_id, dict(zip(indices, previews(latents), strict=True)))
+        except redis.RedisError as error:
+            logger.debug("progress not published: %s", error)
+
+
+def previews(latents: torch.Tensor) -> list[bytes]:
+    """Each image as a small WebP, from latents as noisy as they are in mid-schedule."""
+    with torch.inference_mode():
+        small = latents.detach()
+        edge = max(small.shape[-2:])
+        if edge > MAX_EDGE:
+            scale = MAX_EDGE / edge
+            size = [max(1, round(length * scale)) for length in small.shape[-2:]]
+            small = torch.nn.functional.interpolate(small, size=size, mode="area")
+        small = small.float().cpu()
+        # Schedulers differ in how far noise takes latents beyond the deviation of about 1 that finished ones have.
+        small = small / small.std(dim=(1, 2, 3), keepdim=True).clamp(min=1)
+        # Out-of-range values show as black or white, NaN as anything: the picture itself will be refused.
+        return [_webp(preview(image)) for image in torch.nan_to_num(small)]
+
+
+def _webp(picture: Image.Image) -> bytes:
+    buffer = BytesIO()
+    picture.save(buffer, "WEBP", quality=QUALITY, method=0)
+    return buffer.getvalue()
