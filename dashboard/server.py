@@ -40,6 +40,8 @@ def serve(settings: Settings, on_listening: Callable[[str], None] = _print_addre
         sockets=[listener],
         threads=THREADS,
         ident="sdxl-farm",
+        # Otherwise what a proxy says of its visitors never reaches the application.
+        clear_untrusted_proxy_headers=not settings.trusted_proxies,
         # A body is read before the application sees the request. Up to twice what is accepted it is answered with
         # the reason; beyond that the server itself ends the connection, before disks fill up.
         max_request_body_size=2 * settings.max_upload_mib * 2**20,

@@ -2,13 +2,13 @@
 
 from flask import Flask
 
-from dashboard.pages import filters, login, routes, submission
+from dashboard.pages import account, activities, filters, login, people, routes, submission
 
 
 def register_pages(app: Flask) -> None:
     """Add all pages, and the filters that their templates use."""
-    app.register_blueprint(login.blueprint)
-    app.register_blueprint(routes.blueprint)
-    app.register_blueprint(submission.blueprint)
+    for module in (login, routes, submission, account, people, activities):
+        app.register_blueprint(module.blueprint)
     for function in (filters.ago, filters.duration, filters.in_order, filters.thousands, filters.told):
         app.add_template_filter(function)
+    app.add_template_filter(activities.in_words)

@@ -9,6 +9,7 @@ from werkzeug.wrappers import Response
 from dashboard.arguments import integer
 from dashboard.auth import identity, require_steering
 from dashboard.context import context
+from dashboard.queries.activities import job_activities
 from dashboard.queries.images import covers, ended_since, get_image, list_images
 from dashboard.queries.jobs import JobView, get_job, job_errors, list_jobs
 from dashboard.queries.workers import list_workers
@@ -51,6 +52,7 @@ def job(job_id: int) -> str:
         after=after,
         images=list_images(farm.engine, job_id, IMAGES_PER_PAGE, after),
         unused=request.args.getlist("unused"),
+        activities=job_activities(farm.engine, job_id),
         **_live(view),
     )
 
