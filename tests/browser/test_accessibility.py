@@ -1,7 +1,7 @@
 """Every page of the application, looked through by axe-core for what keeps people out; and all of it without JavaScript."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -23,7 +23,7 @@ PASSWORD = "correct horse battery"
 
 
 @pytest.fixture(scope="module")
-def paths(farm: RunningFarm) -> Iterator[list[str]]:
+def paths(farm: RunningFarm) -> list[str]:
     """Where all pages are, with a job that has pictures, and one of which a picture failed."""
     done = farm.client.submit(["a red fox <b>in the snow</b>", "an owl"], {"steps": 2, "images_per_prompt": 2})["id"]
     farm.await_job(done)
@@ -31,7 +31,7 @@ def paths(farm: RunningFarm) -> Iterator[list[str]]:
         f"{farm.url}/api/v1/tokens", json={"name": "nightly"}, headers={"Authorization": f"Bearer {farm.token}"}
     )
     assert token.status_code == 201
-    yield [*pages_of(farm, {"job_id": done, "index": 0}), f"/jobs/{fail_one(farm)}", "/nowhere"]
+    return [*pages_of(farm, {"job_id": done, "index": 0}), f"/jobs/{fail_one(farm)}", "/nowhere"]
 
 
 def pages_of(farm: RunningFarm, values: dict[str, Any]) -> list[str]:
@@ -39,12 +39,12 @@ def pages_of(farm: RunningFarm, values: dict[str, Any]) -> list[str]:
     app = create_app(farm.settings)
     app.extensions[EXTENSION].engine.dispose()
     found = []
+    # A link that was used before has a page of its own.
+    known = {"token": "spent", "name": "unknown", "ref": "unknown", **values}
     with httpx.Client(base_url=farm.url, headers={"Authorization": f"Bearer {farm.token}"}) as client:
         for rule in app.url_map.iter_rules():
             if "GET" not in (rule.methods or ()) or rule.endpoint == "static":
                 continue
-            # A link that was used before has a page of its own.
-            known = {"token": "spent", "name": "unknown", "ref": "unknown", **values}
             assert rule.arguments <= known.keys(), f"which {rule.arguments - known.keys()} shall be visited?"
             path = re.sub(r"<(?:\w+:)?(\w+)>", lambda match: str(known[match[1]]), rule.rule)
             response = client.get(path)
