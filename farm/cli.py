@@ -100,7 +100,7 @@ def up(
         def on_ready(url: str, link: str, logs: Path) -> None:
             commands.output.print(
                 f"The farm is up: [bold]{url}[/bold]\n"
-                f"  Log in, once, with this link: [bold]{link}[/bold]\n"
+                f"  Log in, once, with this link: [bold]{link}[/bold] (another: farm link)\n"
                 f"  pipeline {settings.pipeline} on {names}; logs in {logs}\n"
                 f"  Submit: farm submit prompts.txt --output pictures/     Stop: Ctrl-C",
                 highlight=False,

@@ -25,10 +25,10 @@ blueprint = Blueprint("people", __name__, url_prefix="/people")
 
 #: What each role may do, as the page explains it.
 ROLES = {
-    Role.VIEWER: "sees everything, changes nothing",
-    Role.SUBMITTER: "submits jobs, and steers their own",
-    Role.OPERATOR: "steers everybody's jobs, and the workers",
-    Role.ADMIN: "makes users, and gives roles",
+    Role.VIEWER: "sees all, changes nothing",
+    Role.SUBMITTER: "submits jobs, steers their own",
+    Role.OPERATOR: "steers all jobs, and workers",
+    Role.ADMIN: "makes users, gives roles",
 }
 
 

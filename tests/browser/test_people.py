@@ -96,11 +96,11 @@ def test_an_administrator_makes_a_viewer_who_only_looks(farm: RunningFarm, brows
 
         page.goto("/people")
         page.get_by_label(f"Role of {name}").select_option("submitter")
-        page.get_by_role("button", name=f"Give {name} this role").click()
+        page.get_by_role("button", name=f"Give role to {name}").click()
         expect(page.locator(".people li", has_text=name).locator(".badge")).to_have_text("submitter")
         hers.goto("/")
         expect(hers.get_by_role("banner").get_by_role("link", name="New job")).to_be_visible()
-        page.get_by_role("button", name=f"Lock {name} out").click()
+        page.get_by_role("button", name=f"Lock out {name}").click()
         expect(page.locator(".people li", has_text=name).locator(".badge")).to_have_text("locked out")
         hers.goto("/")
         expect(hers.get_by_role("heading", name="Log in")).to_be_visible()
