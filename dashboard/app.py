@@ -1,6 +1,7 @@
 """The Flask application."""
 
 from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from dashboard.api import register_api
 from dashboard.arguments import NumberConverter
@@ -27,7 +28,6 @@ def create_app(settings: Settings) -> Flask:
         MAX_CONTENT_LENGTH=settings.max_upload_mib * 2**20,
         MAX_FORM_MEMORY_SIZE=MAX_FORM_MEMORY,
         MAX_FORM_PARTS=MAX_FORM_PARTS,
-        SESSION_COOKIE_SECURE=False,
     )
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.url_map.converters["int"] = NumberConverter
@@ -38,6 +38,10 @@ def create_app(settings: Settings) -> Flask:
         board=ProgressBoard(settings),
         catalog=Catalog.load(settings.catalog, settings.models_directory),
     )
+    if proxies := settings.trusted_proxies:
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies
+        )
     register_security(app, settings)
     register_auth(app)
     register_api(app)

@@ -12,7 +12,7 @@ import typer
 from farm import __version__
 from farm.errors import FarmError
 from farm.settings import Settings, get_settings
-from producer import commands
+from producer import commands, people_commands
 
 app = typer.Typer(
     name="farm",
@@ -35,8 +35,10 @@ for command in (
     commands.download,
     commands.grid,
     commands.words,
+    people_commands.link,
 ):
     app.command(rich_help_panel=USER)(command)
+app.add_typer(people_commands.users, name="user", rich_help_panel=OPERATOR)
 
 DevicesOption = Annotated[
     str,
@@ -98,7 +100,7 @@ def up(
         def on_ready(url: str, link: str, logs: Path) -> None:
             commands.output.print(
                 f"The farm is up: [bold]{url}[/bold]\n"
-                f"  Log in, once, with this link: [bold]{link}[/bold]\n"
+                f"  Log in, once, with this link: [bold]{link}[/bold] (another: farm link)\n"
                 f"  pipeline {settings.pipeline} on {names}; logs in {logs}\n"
                 f"  Submit: farm submit prompts.txt --output pictures/     Stop: Ctrl-C",
                 highlight=False,

@@ -340,7 +340,12 @@ class Activity(Base):
     """Who did what, and when."""
 
     __tablename__ = "activities"
-    __table_args__ = (Index("ix_activities_job_id", "job_id", "id", postgresql_where=text("job_id IS NOT NULL")),)
+    __table_args__ = (
+        # What one person did, or how one thing went, may be few rows among millions.
+        Index("ix_activities_actor", "actor", "id"),
+        Index("ix_activities_action", "action", "id"),
+        Index("ix_activities_job_id", "job_id", "id", postgresql_where=text("job_id IS NOT NULL")),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     at: Mapped[datetime] = mapped_column(server_default=func.now())

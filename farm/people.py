@@ -2,6 +2,8 @@
 
 A browser shows its session's cookie, a program a token, somebody new a link that works once. These are random secrets
 of 256 bits, of which the database keeps only the SHA-256; passwords are kept as argon2id.
+
+``by`` is the name of whoever does it, for the log; what the farm does by itself has none, and is not logged.
 """
 
 import getpass
@@ -12,11 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from farm.activity import note
 from farm.errors import ConfigurationError, InvalidSubmissionError, NotFoundError, Problem
 from farm.models import ApiToken, LoginLink, LoginSession, User
 from farm.roles import Role
@@ -46,7 +49,7 @@ class Identity:
     role: Role
 
 
-def add_user(engine: Engine, name: str, role: Role, password: str | None = None) -> Identity:
+def add_user(engine: Engine, name: str, role: Role, password: str | None = None, *, by: str | None = None) -> Identity:
     """Make a user; raises InvalidSubmissionError for a name that is taken or a password that is too short."""
     if not 0 < len(name) <= MAX_NAME_CHARACTERS or name != name.strip() or not name.isprintable():
         raise _refusal("name", f"must have 1 to {MAX_NAME_CHARACTERS} printable characters, and no space at its ends")
@@ -54,8 +57,9 @@ def add_user(engine: Engine, name: str, role: Role, password: str | None = None)
     row = {"name": name, "role": role, "password_hash": hashed}
     with engine.begin() as connection:
         user_id = connection.scalar(upsert(User).values(row).on_conflict_do_nothing().returning(User.id))
-    if user_id is None:
-        raise _refusal("name", f"{name!r} is taken; choose another")
+        if user_id is None:
+            raise _refusal("name", f"{name!r} is taken; choose another")
+        _note(connection, by, "user.add", user=name, role=role)
     return Identity(user_id, name, role)
 
 
@@ -66,6 +70,7 @@ def change_user(
     role: Role | None = None,
     password: str | None = None,
     disabled: bool | None = None,
+    by: str | None = None,
 ) -> None:
     """Give a user another role or password, or lock them out and in again. Raises NotFoundError.
 
@@ -78,7 +83,7 @@ def change_user(
     if password is not None:
         values["password_hash"] = _hash(password)
     if disabled is not None:
-        values["disabled_at"] = func.now() if disabled else None
+        values["disabled_at"] = func.coalesce(User.disabled_at, func.now()) if disabled else None
     with engine.begin() as connection:
         # Two administrators who demote each other at once must not both succeed.
         admins = connection.scalars(
@@ -90,11 +95,35 @@ def change_user(
         loses = disabled or (role is not None and role is not Role.ADMIN)
         if loses and list(admins) == [user_id]:
             raise _refusal("role", "of the last administrator cannot be taken; make another one first")
-        if connection.execute(update(User).where(User.id == user_id).values(values)).rowcount != 1:
+        found = select(User.name) if not values else update(User).values(values).returning(User.name)
+        name = connection.scalar(found.where(User.id == user_id))
+        if name is None:
             raise NotFoundError(f"There is no user {user_id}.")
+        if role is not None:
+            _note(connection, by, "user.role", user=name, role=role)
+        if password is not None:
+            _note(connection, by, "user.password", user=name)
+        if disabled is not None:
+            _note(connection, by, "user.disable" if disabled else "user.enable", user=name)
         if password is not None or disabled:
             connection.execute(delete(LoginSession).where(LoginSession.user_id == user_id))
             connection.execute(delete(LoginLink).where(LoginLink.user_id == user_id))
+
+
+def change_own_password(engine: Engine, who: Identity, present: str, password: str, session: str) -> None:
+    """Take the new password of somebody who knows the present one, if there is one; raises InvalidSubmissionError.
+
+    Of the browsers that are logged in only that of ``session``, its cookie's secret, stays so.
+    """
+    with engine.connect() as connection:
+        known = connection.scalar(select(User.password_hash).where(User.id == who.user_id))
+    if known is not None and check_password(engine, who.name, present) is None:
+        raise _refusal("present", "is not your password")
+    hashed = _hash(password)
+    with engine.begin() as connection:
+        connection.execute(update(User).where(User.id == who.user_id).values(password_hash=hashed))
+        _close_others(connection, who.user_id, session)
+        _note(connection, who.name, "user.password", user=who.name)
 
 
 def list_users(engine: Engine) -> Sequence[User]:
@@ -103,6 +132,18 @@ def list_users(engine: Engine) -> Sequence[User]:
 
     with Session(engine, expire_on_commit=False) as session:
         return session.scalars(select(User).order_by(User.name)).all()
+
+
+def describe(user: User) -> dict[str, Any]:
+    """A user as API and command line show it."""
+    return {
+        "id": user.id,
+        "name": user.name,
+        "role": user.role.value,
+        "has_password": user.password_hash is not None,
+        "disabled": user.disabled_at is not None,
+        "created_at": user.created_at.isoformat(),
+    }
 
 
 def find_user(engine: Engine, name: str) -> Identity | None:
@@ -129,7 +170,8 @@ def require_users(engine: Engine, host: str) -> None:
     if not loopback and not somebody_has_a_password(engine):
         raise ConfigurationError(
             f"The dashboard would listen on {host}, where others can reach it, and nobody can log in yet. Make a user "
-            f"first, with `farm user add NAME --role admin`, or listen on 127.0.0.1."
+            f"first, with `farm user add NAME --role admin` (it needs FARM_DATABASE_URL, or a farm that runs on "
+            f"127.0.0.1), or listen on 127.0.0.1."
         )
 
 
@@ -147,7 +189,9 @@ def check_password(engine: Engine, name: str, password: str) -> Identity | None:
     from argon2.exceptions import VerificationError
 
     query = select(User.id, User.name, User.role, User.password_hash).where(
-        User.name == name, User.disabled_at.is_(None)
+        # Postgres holds no NUL, and a name that contains one is nobody's.
+        User.name == name.replace("\0", "\N{REPLACEMENT CHARACTER}"),
+        User.disabled_at.is_(None),
     )
     with engine.connect() as connection:
         row = connection.execute(query).one_or_none()
@@ -159,7 +203,7 @@ def check_password(engine: Engine, name: str, password: str) -> Identity | None:
     return Identity(row.id, row.name, row.role) if row is not None and known else None
 
 
-def open_session(engine: Engine, user_id: int) -> str:
+def open_session(engine: Engine, user_id: int, *, by: str | None = None) -> str:
     """Log a browser in; returns the secret for its cookie."""
     token = secrets.token_urlsafe(32)
     with engine.begin() as connection:
@@ -169,6 +213,7 @@ def open_session(engine: Engine, user_id: int) -> str:
                 token_sha256=_digest(token), user_id=user_id, expires_at=func.now() + timedelta(days=SESSION_DAYS)
             )
         )
+        _note(connection, by, "user.login")
     return token
 
 
@@ -176,6 +221,12 @@ def close_session(engine: Engine, token: str) -> None:
     """Log a browser out."""
     with engine.begin() as connection:
         connection.execute(delete(LoginSession).where(LoginSession.token_sha256 == _digest(token)))
+
+
+def close_other_sessions(engine: Engine, user_id: int, session: str) -> int:
+    """Log a user out in all browsers but the one whose cookie holds ``session``; returns in how many."""
+    with engine.begin() as connection:
+        return _close_others(connection, user_id, session)
 
 
 def identify_session(engine: Engine, token: str) -> Identity | None:
@@ -194,26 +245,27 @@ def identify_session(engine: Engine, token: str) -> Identity | None:
     return None if row is None else Identity(*row)
 
 
-def make_token(engine: Engine, user_id: int, name: str) -> str:
+def make_token(engine: Engine, user_id: int, name: str, *, by: str | None = None) -> str:
     """A new API token of a user; it is shown this once, and never again. Raises InvalidSubmissionError."""
-    if not name.strip() or len(name) > MAX_NAME_CHARACTERS or not name.isprintable():
+    name = name.strip()
+    if not name or len(name) > MAX_NAME_CHARACTERS or not name.isprintable():
         raise _refusal("name", f"must have 1 to {MAX_NAME_CHARACTERS} characters; say what the token is for")
     token = TOKEN_PREFIX + secrets.token_urlsafe(32)
-    row = {"user_id": user_id, "name": name.strip(), "token_sha256": _digest(token), "hint": token[:HINT_CHARACTERS]}
+    row = {"user_id": user_id, "name": name, "token_sha256": _digest(token), "hint": token[:HINT_CHARACTERS]}
     with engine.begin() as connection:
         connection.execute(insert(ApiToken).values(row))
+        _note(connection, by, "token.make", token=name)
     return token
 
 
-def revoke_token(engine: Engine, token_id: int, user_id: int | None = None) -> str:
-    """Make a token worthless; returns its name. With ``user_id`` only a token of this user's. Raises NotFoundError."""
-    statement = delete(ApiToken).where(ApiToken.id == token_id).returning(ApiToken.name)
-    if user_id is not None:
-        statement = statement.where(ApiToken.user_id == user_id)
+def revoke_token(engine: Engine, token_id: int, user_id: int, *, by: str | None = None) -> str:
+    """Make a token of this user's worthless; returns its name. Raises NotFoundError."""
+    statement = delete(ApiToken).where(ApiToken.id == token_id, ApiToken.user_id == user_id).returning(ApiToken.name)
     with engine.begin() as connection:
         name = connection.scalar(statement)
-    if name is None:
-        raise NotFoundError(f"There is no token {token_id}.")
+        if name is None:
+            raise NotFoundError(f"You have no token {token_id}.")
+        _note(connection, by, "token.revoke", token=name)
     return name
 
 
@@ -248,10 +300,14 @@ def identify_token(engine: Engine, token: str) -> Identity | None:
     return Identity(user_id, name, role)
 
 
-def make_link(engine: Engine, user_id: int) -> str:
-    """The secret of a link that logs this user in once, within the next hour."""
+def make_link(engine: Engine, user_id: int, *, by: str | None = None) -> str:
+    """The secret of a link that logs this user in once, within the next hour. Raises NotFoundError."""
     token = secrets.token_urlsafe(32)
     with engine.begin() as connection:
+        name = connection.scalar(select(User.name).where(User.id == user_id))
+        if name is None:
+            raise NotFoundError(f"There is no user {user_id}.")
+        _note(connection, by, "user.link", user=name)
         connection.execute(delete(LoginLink).where(LoginLink.expires_at < func.now()))
         connection.execute(
             insert(LoginLink).values(
@@ -279,8 +335,19 @@ def _enabled(connection: Connection, user_id: int) -> Identity | None:
     return None if row is None else Identity(*row)
 
 
+def _close_others(connection: Connection, user_id: int, session: str) -> int:
+    return connection.execute(
+        delete(LoginSession).where(LoginSession.user_id == user_id, LoginSession.token_sha256 != _digest(session))
+    ).rowcount
+
+
+def _note(connection: Connection, by: str | None, action: str, **details: Any) -> None:
+    if by is not None:
+        note(connection, by, action, **details)
+
+
 def _digest(token: str) -> str:
-    return sha256(token.encode())
+    return sha256(token.encode("utf-8", "replace"))
 
 
 @cache
@@ -297,9 +364,22 @@ def _nobodys_hash() -> str:
 
 def _hash(password: str) -> str:
     if not MIN_PASSWORD_CHARACTERS <= len(password) <= MAX_PASSWORD_CHARACTERS:
-        raise _refusal("password", f"must have at least {MIN_PASSWORD_CHARACTERS} characters")
+        raise _refusal(
+            "password",
+            f"must have {MIN_PASSWORD_CHARACTERS} to {MAX_PASSWORD_CHARACTERS:,} characters; a few words will do",
+        )
+    if not _is_text(password):
+        raise _refusal("password", "holds characters that cannot be encoded; write it anew")
     return _hasher().hash(password)
 
 
 def _refusal(field: str, message: str) -> InvalidSubmissionError:
     return InvalidSubmissionError([Problem(field, message)])
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

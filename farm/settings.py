@@ -52,6 +52,12 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address that the dashboard listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port of the dashboard; 0 takes a free one.")
+    trusted_proxies: int = Field(
+        default=0,
+        ge=0,
+        le=10,
+        description="Reverse proxies before the dashboard whose X-Forwarded-For, -Proto and -Host are believed.",
+    )
     max_upload_mib: int = Field(
         default=256, ge=1, description="Largest request body that the dashboard accepts, in MiB."
     )

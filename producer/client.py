@@ -128,6 +128,28 @@ class Farm:
         workers: list[Json] = self._send("GET", "/api/v1/workers")["workers"]
         return workers
 
+    def me(self) -> Json:
+        """Who the token's user is: ``id``, ``name``, ``role``."""
+        return self._send("GET", "/api/v1/me")
+
+    def users(self) -> list[Json]:
+        """All users, for administrators."""
+        users: list[Json] = self._send("GET", "/api/v1/users")["users"]
+        return users
+
+    def add_user(self, name: str, role: str, password: str | None = None) -> Json:
+        """Make a user, as administrator; raises InvalidSubmissionError."""
+        return self._send("POST", "/api/v1/users", json={"name": name, "role": role, "password": password})
+
+    def change_user(self, user_id: int, **changes: str | bool) -> Json:
+        """Give a user another ``role`` or ``password``, or lock them out (``disabled``), as administrator."""
+        return self._send("PATCH", f"/api/v1/users/{user_id}", json=changes)
+
+    def login_link(self, name: str | None = None) -> str:
+        """A link that logs the token's user in once; for administrators also another user."""
+        link: str = self._send("POST", "/api/v1/login-links", json={"user": name})["url"]
+        return link
+
     def wait(self, job_id: int, on_progress: Callable[[Json], None] | None = None) -> Json:
         """Wait until a job has ended; returns the job. ``on_progress`` sees it at every look."""
         while True:

@@ -328,8 +328,11 @@ def print_json(document: object, *, only_if: bool = True) -> None:
 
 
 @contextmanager
-def friendly_errors(filename: str | None = None) -> Iterator[None]:
-    """Print the farm's errors for a person, and exit: 2 for refused input, 1 for anything else."""
+def friendly_errors(filename: str | None = None, nothing: str = "Nothing was submitted.") -> Iterator[None]:
+    """Print the farm's errors for a person, and exit: 2 for refused input, 1 for anything else.
+
+    ``nothing`` says what did not happen when input was refused.
+    """
     try:
         yield
     except InvalidSubmissionError as error:
@@ -338,7 +341,7 @@ def friendly_errors(filename: str | None = None) -> Iterator[None]:
             messages.print(f"error: {where}{problem}", style="red", highlight=False, markup=False, soft_wrap=True)
         if error.total > len(error.problems):
             messages.print(f"... and {error.total - len(error.problems)} more", highlight=False)
-        messages.print("Nothing was submitted.", highlight=False)
+        messages.print(nothing, highlight=False)
         raise typer.Exit(EXIT_REFUSED) from None
     except FarmError as error:
         messages.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)

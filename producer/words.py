@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Engine, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
+from farm.activity import note
 from farm.errors import InvalidSubmissionError, NotFoundError, Problem
 from farm.models import WordList
 
@@ -14,11 +15,11 @@ MAX_WORD_CHARACTERS = 2_000
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9/-]|_(?!_)){0,62}")
 
 
-def save_word_list(engine: Engine, name: str, text: str) -> Sequence[str]:
+def save_word_list(engine: Engine, name: str, text: str, by: str | None = None) -> Sequence[str]:
     """Store a list, one word (or phrase) a line, in place of one of this name; returns its words.
 
-    Empty lines, and lines that begin with ``#``, are left out, as in the word lists of the web UIs. Raises
-    InvalidSubmissionError.
+    Empty lines, and lines that begin with ``#``, are left out, as in the word lists of the web UIs. ``by`` is who
+    does it, for the activity log. Raises InvalidSubmissionError.
     """
     if not _NAME.fullmatch(name):
         raise _refusal("name", f"{name[:80]!r} is not possible; write small letters, digits, -, / and single _")
@@ -38,6 +39,8 @@ def save_word_list(engine: Engine, name: str, text: str) -> Sequence[str]:
             .values(row)
             .on_conflict_do_update(index_elements=["name"], set_={"words": words, "updated_at": func.now()})
         )
+        if by is not None:
+            note(connection, by, "words.save", list=name, words=len(words))
     return words
 
 
@@ -48,11 +51,13 @@ def word_lists(engine: Engine) -> Mapping[str, Sequence[str]]:
         return {row.name: row.words for row in rows}
 
 
-def delete_word_list(engine: Engine, name: str) -> None:
+def delete_word_list(engine: Engine, name: str, by: str | None = None) -> None:
     """Remove a list; raises NotFoundError."""
     with engine.begin() as connection:
         if connection.execute(delete(WordList).where(WordList.name == name)).rowcount != 1:
             raise NotFoundError(f"There is no list of words {name!r}.")
+        if by is not None:
+            note(connection, by, "words.delete", list=name)
 
 
 def _refusal(field: str, message: str) -> InvalidSubmissionError:

@@ -2,11 +2,22 @@
 
 from flask import Flask
 
-from dashboard.api import health, images, inputs, jobs, pipelines, queues, word_lists, workers
+from dashboard.api import (
+    activities,
+    health,
+    images,
+    inputs,
+    jobs,
+    people,
+    pipelines,
+    queues,
+    word_lists,
+    workers,
+)
 
 
 def register_api(app: Flask) -> None:
     """Add all routes of the API."""
-    for module in (jobs, images, inputs, pipelines, queues, word_lists, workers):
+    for module in (jobs, images, inputs, pipelines, queues, word_lists, workers, people, activities):
         app.register_blueprint(module.blueprint, url_prefix="/api/v1")
     app.register_blueprint(health.blueprint)

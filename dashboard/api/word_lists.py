@@ -3,6 +3,7 @@
 from flask import Blueprint, Response, jsonify, request
 from werkzeug.exceptions import BadRequest
 
+from dashboard.auth import identity
 from dashboard.context import context
 from producer.words import delete_word_list, save_word_list, word_lists
 
@@ -23,11 +24,11 @@ def put(name: str) -> Response:
         text = request.get_data(cache=False).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadRequest(f"The list is not UTF-8: {error}.") from None
-    return jsonify({"name": name, "words": [*save_word_list(context().engine, name, text)]})
+    return jsonify({"name": name, "words": [*save_word_list(context().engine, name, text, identity().name)]})
 
 
 @blueprint.delete("/word-lists/<path:name>")
 def delete(name: str) -> tuple[str, int]:
     """Remove a list; jobs that were submitted with it keep their prompts."""
-    delete_word_list(context().engine, name)
+    delete_word_list(context().engine, name, identity().name)
     return "", 204

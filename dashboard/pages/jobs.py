@@ -10,6 +10,7 @@ from dashboard.arguments import integer, state, text
 from dashboard.auth import identity
 from dashboard.context import context
 from dashboard.pages.routes import IMAGES_PER_PAGE, blueprint
+from dashboard.queries.activities import job_activities
 from dashboard.queries.images import covers, ended_since, list_images
 from dashboard.queries.jobs import list_jobs, owners
 from dashboard.queries.watching import Watched, watch_job
@@ -55,6 +56,7 @@ def job(job_id: int) -> str:
         "job.html",
         after=after,
         images=list_images(farm.engine, job_id, IMAGES_PER_PAGE, after),
+        activities=job_activities(farm.engine, job_id),
         unused=request.args.getlist("unused"),
         said=[message for message in request.args.getlist("said") if len(message) <= 200],
         **live_parts(watched),

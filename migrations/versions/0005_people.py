@@ -19,6 +19,8 @@ def upgrade() -> None:
         sa.Column("details", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_activities")),
     )
+    op.create_index("ix_activities_action", "activities", ["action", "id"], unique=False)
+    op.create_index("ix_activities_actor", "activities", ["actor", "id"], unique=False)
     op.create_index(
         "ix_activities_job_id",
         "activities",
@@ -80,5 +82,7 @@ def downgrade() -> None:
     op.drop_table("api_tokens")
     op.drop_table("users")
     op.drop_index("ix_activities_job_id", table_name="activities", postgresql_where=sa.text("job_id IS NOT NULL"))
+    op.drop_index("ix_activities_actor", table_name="activities")
+    op.drop_index("ix_activities_action", table_name="activities")
     op.drop_table("activities")
     op.execute("DROP TYPE role")

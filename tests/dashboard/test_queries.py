@@ -7,6 +7,9 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import Engine, event
 
+from farm import people
+from farm.roles import Role
+
 
 @contextmanager
 def statements() -> Iterator[list[str]]:
@@ -23,7 +26,22 @@ def statements() -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/workers", "/jobs/1", "/api/v1/jobs", "/api/v1/workers", "/api/v1/jobs/1/images", "/jobs/1/images/0"]
+    "path",
+    [
+        "/",
+        "/workers",
+        "/jobs/1",
+        "/account",
+        "/people",
+        "/activity",
+        "/api/v1/jobs",
+        "/api/v1/workers",
+        "/api/v1/jobs/1/images",
+        "/jobs/1/images/0",
+        "/api/v1/tokens",
+        "/api/v1/users",
+        "/api/v1/activities",
+    ],
 )
 def test_more_rows_take_no_more_queries(client: FlaskClient, farm, path: str) -> None:
     def add() -> None:
@@ -31,6 +49,8 @@ def test_more_rows_take_no_more_queries(client: FlaskClient, farm, path: str) ->
         farm.render(job_id, 1)
         farm.start(job_id, worker_id=f"w{job_id}")
         farm.add_worker(f"w{job_id}")
+        people.add_user(farm.engine, f"user {job_id}", Role.VIEWER, by="tests")
+        people.make_token(farm.engine, people.local_user(farm.engine).user_id, "another")
 
     def count() -> list[str]:
         with statements() as seen:

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from dashboard.server import serve
 from farm import people
 from farm.errors import ConfigurationError
+from farm.roles import Role
 from farm.settings import Settings
 
 PROGRAM = """
@@ -60,6 +61,33 @@ def test_a_body_beyond_the_limit_gets_its_reason_over_the_wire(settings: Setting
         response = httpx.post(f"{url}/api/v1/jobs", files={"file": ("p.txt", b"a\n" * 2**21)}, headers=headers)
         assert response.status_code == 413
         assert httpx.get(f"{url}/healthz").is_success
+
+
+@pytest.mark.parametrize("proxies", [0, 1])
+def test_what_a_proxy_tells_arrives_where_it_is_trusted(settings: Settings, engine: Engine, proxies: int) -> None:
+    token = people.make_token(engine, people.local_user(engine).user_id, "tests")
+    headers = {
+        "Authorization": f"Bearer {token}",
+        "X-Forwarded-For": "10.9.9.9",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "farm.example",
+    }
+    with process(settings.model_copy(update={"trusted_proxies": proxies})) as (_, url):
+        link = httpx.post(f"{url}/api/v1/login-links", headers=headers).json()["url"]
+        assert link.startswith("https://farm.example/enter/" if proxies else f"{url}/enter/")
+        path = link[link.index("/enter/") :]
+        entered = httpx.get(f"{url}{path}", headers=headers)
+        assert ("Secure" in entered.headers["set-cookie"]) == bool(proxies)
+
+
+def test_others_are_let_near_only_when_somebody_could_log_in(settings: Settings, engine: Engine) -> None:
+    settings = settings.model_copy(update={"host": "0.0.0.0"})
+    with pytest.raises(ConfigurationError, match="farm user add"):
+        serve(settings)
+    people.add_user(engine, "ana", Role.ADMIN, "correct horse battery")
+    with process(settings) as (_, url):
+        port = url.rpartition(":")[2]
+        assert httpx.get(f"http://127.0.0.1:{port}/readyz").is_success
 
 
 def test_a_taken_port_is_explained(settings: Settings) -> None:

@@ -78,6 +78,9 @@ def test_a_day_with_an_embedded_farm(farm: EmbeddedFarm, tmp_path: Path) -> None
     prompts.write_text("Prompt,Steps,Note\na red fox,4,x\nan owl,6,y\n", encoding="utf-8")
     with farm.up() as process:
         del farm.environment["FARM_URL"]  # the user's commands find the farm that was started last
+        # Whoever started it is its administrator: no database needs to be reached for that.
+        assert farm.command("user", "add", "ana", "--role", "viewer", "--no-password").returncode == 0
+        assert httpx.get(farm.command("link", "ana").stdout.strip()).status_code == 303
         done = farm.json("submit", prompts, "--seed", "42", "--images-per-prompt", "3", "--output", tmp_path / "out")
         assert done["image_count"] == 6
         assert done["ignored_columns"] == ["Note"]
