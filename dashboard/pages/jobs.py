@@ -7,12 +7,12 @@ from flask import redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from dashboard.arguments import integer, state, text
-from dashboard.auth import identity
+from dashboard.auth import identity, require_steering
 from dashboard.context import context
 from dashboard.pages.routes import IMAGES_PER_PAGE, blueprint
 from dashboard.queries.activities import job_activities
 from dashboard.queries.images import covers, ended_since, list_images
-from dashboard.queries.jobs import list_jobs, owners
+from dashboard.queries.jobs import get_job, list_jobs, owners
 from dashboard.queries.watching import Watched, watch_job
 from dashboard.steering import Action, Outcome, action_named, renaming, steer
 from farm.states import JobState
@@ -100,7 +100,9 @@ def act() -> Response:
 @blueprint.post("/jobs/<int:job_id>/name")
 def rename(job_id: int) -> Response:
     """Give a job another name."""
-    steer(context().engine, [job_id], renaming(request.form.get("name", "")), identity())
+    farm = context()
+    require_steering(get_job(farm.engine, farm.board, job_id).job)
+    steer(farm.engine, [job_id], renaming(request.form.get("name", "")), identity())
     return redirect(url_for("pages.job", job_id=job_id), HTTPStatus.SEE_OTHER)
 
 

@@ -27,7 +27,7 @@ def test_what_people_do_is_told_in_words(client: FlaskClient, farm) -> None:
     client.patch(f"/api/v1/jobs/{job_id}", json={"name": "<b>foxes</b>", "priority": 70})
     client.post(f"/api/v1/jobs/{job_id}/pause")
     client.post(f"/api/v1/jobs/{job_id}/resume")
-    client.post(f"/jobs/{job_id}/cancel")
+    client.post("/jobs/act", data={"action": "cancel", "job": job_id})
     client.put("/api/v1/word-lists/animal", data="fox\nowl")
     client.delete("/api/v1/word-lists/animal")
     assert texts(page(client)) == [

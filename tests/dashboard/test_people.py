@@ -115,7 +115,7 @@ def test_operators_make_no_users(app: Flask, login) -> None:
 
 
 STEERING: list[tuple[str, str, dict[str, Any]]] = [
-    ("POST", "/jobs/{}/cancel", {}),
+    ("POST", "/jobs/{}/name", {"data": {"name": "mine"}}),
     ("POST", "/api/v1/jobs/{}/pause", {}),
     ("POST", "/api/v1/jobs/{}/resume", {}),
     ("POST", "/api/v1/jobs/{}/retry", {}),
