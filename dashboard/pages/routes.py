@@ -9,7 +9,8 @@ from werkzeug.wrappers import Response
 from dashboard.arguments import integer
 from dashboard.auth import identity, require_steering
 from dashboard.context import context
-from dashboard.queries.images import covers, ended_since, get_image, list_images
+from dashboard.pages.gallery import gallery_of, viewer_of
+from dashboard.queries.images import covers, ended_since, get_image
 from dashboard.queries.jobs import JobView, get_job, job_errors, list_jobs
 from dashboard.queries.workers import list_workers
 from farm.control import cancel_job
@@ -17,7 +18,6 @@ from farm.control import cancel_job
 blueprint = Blueprint("pages", __name__)
 
 JOBS_PER_PAGE = 25
-IMAGES_PER_PAGE = 60
 #: More tiles than this at once, and the page is better loaded anew.
 TILES_PER_POLL = 500
 #: Screen readers hear of progress in steps of so many percent, and not every second.
@@ -42,17 +42,10 @@ def jobs_fragment() -> str:
 
 @blueprint.get("/jobs/<int:job_id>")
 def job(job_id: int) -> str:
-    """One job with its gallery; ``after`` begins it further on, for those without JavaScript."""
+    """One job with its gallery."""
     farm = context()
     view = get_job(farm.engine, farm.board, job_id)
-    after = integer("after")
-    return render_template(
-        "job.html",
-        after=after,
-        images=list_images(farm.engine, job_id, IMAGES_PER_PAGE, after),
-        unused=request.args.getlist("unused"),
-        **_live(view),
-    )
+    return render_template("job.html", unused=request.args.getlist("unused"), **gallery_of(view), **_live(view))
 
 
 @blueprint.get("/jobs/<int:job_id>/fragments/status")
@@ -71,13 +64,6 @@ def job_status(job_id: int) -> Response:
     return Response(body, STOP_POLLING if view.job.finished_at else HTTPStatus.OK, mimetype="text/html")
 
 
-@blueprint.get("/jobs/<int:job_id>/fragments/images")
-def job_images(job_id: int) -> str:
-    """A page of the gallery: the images after ``after``."""
-    images = list_images(context().engine, job_id, IMAGES_PER_PAGE, integer("after"))
-    return render_template("_images.html", job_id=job_id, images=images)
-
-
 @blueprint.post("/jobs/<int:job_id>/cancel")
 def cancel(job_id: int) -> Response:
     """Cancel the job and show it. If it has just ended otherwise, the page says so."""
@@ -92,7 +78,7 @@ def image(job_id: int, index: int) -> str:
     """One picture in full size, with all its parameters."""
     farm = context()
     picture = get_image(farm.engine, job_id, index)
-    return render_template("image.html", view=get_job(farm.engine, farm.board, job_id), picture=picture)
+    return render_template("image.html", view=get_job(farm.engine, farm.board, job_id), **viewer_of(picture))
 
 
 @blueprint.get("/workers")
