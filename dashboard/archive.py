@@ -12,8 +12,6 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from http import HTTPStatus
-from itertools import chain
 from typing import IO, Any
 
 from flask import Response
@@ -28,6 +26,7 @@ from farm.storage import ObjectStore, get_verified
 READ_AHEAD = 4
 #: Each takes a thread of the server as long as its reader takes: the pages must still get some.
 MAX_AT_ONCE = 3
+RETRY_SECONDS = 30
 _CHUNK = 64 * 1024
 #: What spreadsheets take for a formula at the beginning of a cell.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -41,10 +40,10 @@ def archive_response(store: ObjectStore, images: Iterator[ImageView], filename: 
 
     Raises ServiceUnavailable while too many others are being sent.
     """
-    if not _places.acquire(blocking=False):
-        raise ServiceUnavailable(f"{MAX_AT_ONCE} archives are being sent. Try again when one has ended.", retry_after=30)
-    response = Response(stream_archive(store, images, folders=folders), HTTPStatus.OK, mimetype="application/zip")
-    response.call_on_close(_places.release)
+    place = _Place.taken()
+    response = Response(place.until_end(stream_archive(store, images, folders=folders)), mimetype="application/zip")
+    # Also if nobody reads a byte of it.
+    response.call_on_close(place.free)
     response.headers["Content-Disposition"] = f'attachment; filename="{filename}"'
     response.headers["Cache-Control"] = "no-store"
     return response
@@ -69,6 +68,35 @@ def stream_archive(store: ObjectStore, images: Iterator[ImageView], *, folders: 
             archive.add(_chunks(file), arcname=name)
             yield from archive.all_files()
         yield from archive.finalize()
+
+
+class _Place:
+    """The right to send an archive, given back once."""
+
+    def __init__(self) -> None:
+        self._held = True
+
+    @classmethod
+    def taken(cls) -> "_Place":
+        """Raises ServiceUnavailable if there is none left."""
+        if not _places.acquire(blocking=False):
+            raise ServiceUnavailable(
+                f"{MAX_AT_ONCE} archives are being sent. Try again when one has ended.", retry_after=RETRY_SECONDS
+            )
+        return cls()
+
+    def until_end(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """The same chunks."""
+        try:
+            yield from chunks
+        finally:
+            self.free()
+
+    def free(self) -> None:
+        """Give it back; again is fine."""
+        if self._held:
+            self._held = False
+            _places.release()
 
 
 class _Manifest:
@@ -139,8 +167,3 @@ def _chunks(file: IO[bytes]) -> Iterator[bytes]:
     file.seek(0)
     while chunk := file.read(_CHUNK):
         yield chunk
-
-
-def joined(parts: Iterable[Iterator[ImageView]]) -> Iterator[ImageView]:
-    """Images of several jobs behind one another."""
-    return chain.from_iterable(parts)
