@@ -1,7 +1,7 @@
 """Pictures as one ZIP, made while it is sent: rows come page by page, pictures one by one, the manifest from a file.
 
-Nothing is compressed: pictures are already. What fails midway ends the connection, so that no one takes half of them for
-all.
+Nothing is compressed: pictures are already. What fails midway ends the connection, so that no one takes half of them
+for all.
 """
 
 import csv
@@ -35,7 +35,9 @@ _COLUMNS = ("name", "job_id", "index", "state", "error", "rating", "tags", "sha2
 _places = threading.BoundedSemaphore(MAX_AT_ONCE)
 
 
-def archive_response(store: ObjectStore, images: Iterator[ImageView], filename: str, *, folders: bool = False) -> Response:
+def archive_response(
+    store: ObjectStore, images: Iterator[ImageView], filename: str, *, folders: bool = False
+) -> Response:
     """The answer that sends the ZIP; ``folders`` puts each job's pictures into a folder of its own.
 
     Raises ServiceUnavailable while too many others are being sent.

@@ -1,7 +1,7 @@
 """Reads which pictures are meant, and what becomes of them, from addresses, forms and JSON."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from flask import request
 from werkzeug.datastructures import MultiDict
@@ -127,7 +127,7 @@ def _named(field: str, text: str | None, names: type[Named]) -> Named | None:
     try:
         return names(text)
     except ValueError:
-        raise _refusal(field, f"must be one of {', '.join(cast('type[Any]', names))}") from None
+        raise _refusal(field, f"must be one of {', '.join(name.value for name in names)}") from None
 
 
 def _refusal(field: str, message: str) -> InvalidSubmissionError:

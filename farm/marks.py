@@ -81,8 +81,8 @@ def mark_image(engine: Engine, job_id: int, index: int, change: Change) -> None:
 def mark_images(engine: Engine, job_id: int, chosen: PictureFilter, change: Change, by: str = "") -> int:
     """Change the marks of all these pictures of a job, or of none. Returns how many they are.
 
-    Raises NotFoundError without such a job, and InvalidSubmissionError if one would get too many tags. The job is locked
-    first, as everywhere: so no two writers of many images wait for each other.
+    Raises NotFoundError without such a job, and InvalidSubmissionError if one would get too many tags. The job is
+    locked first, as everywhere: so no two writers of many images wait for each other.
     """
     try:
         with engine.begin() as connection:

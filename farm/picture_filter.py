@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import ColumnElement, Text, bindparam, cast, func, literal_column, select
 from sqlalchemy.dialects.postgresql import INT4MULTIRANGE
@@ -100,7 +101,7 @@ class PictureFilter:
         """Whether it lets every picture through."""
         return self == PictureFilter()
 
-    def as_json(self) -> dict[str, str | int]:
+    def as_json(self) -> dict[str, Any]:
         """What it asks for, under the names that addresses and the API use."""
         values = {
             "state": self.state and self.state.value,

@@ -36,9 +36,10 @@ def index(job_id: int) -> Response:
 @blueprint.get("/images")
 def everywhere() -> Response:
     """Images of all jobs, the newest job's last image first; ``next`` is the ``before`` of the next page."""
-    before = request.args.get("before")
+    text = request.args.get("before")
+    before = read_place("before", text) if text else None
     chosen = query_filter(with_indices=False)
-    page = list_pictures(context().engine, page_size(100), chosen, before=before and read_place("before", before))
+    page = list_pictures(context().engine, page_size(100), chosen, before=before)
     images = [image_json(view) for view in page.entries]
     return jsonify({"images": images, "next": str(page.entries[-1].place) if page.more else None})
 
@@ -59,7 +60,7 @@ def mark(job_id: int, index: int) -> Response:
 
 @blueprint.post("/jobs/<int:job_id>/marks")
 def mark_many(job_id: int) -> Response:
-    """Change the marks of many images of a job: of ``images``, or of what ``filter`` finds; ``marked`` says how many."""
+    """Change the marks of many images: of ``images``, or of what ``filter`` finds; ``marked`` says how many."""
     body = read_json_object()
     chosen = json_filter(body, required=True)
     change = json_change(body, ("rating", "tags", "add_tags", "remove_tags"))

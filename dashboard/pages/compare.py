@@ -24,8 +24,8 @@ def show() -> str | Response:
     places = form_places(request.args)
     if request.args.getlist("picture"):
         # As a form sends them; the address is to be short enough to be passed on.
-        names = ",".join(map(str, places))
-        return redirect(url_for("compare.show", pictures=names), HTTPStatus.SEE_OTHER)
+        pictures = ",".join(map(str, places))
+        return redirect(url_for("compare.show", pictures=pictures), HTTPStatus.SEE_OTHER)
     if not FEWEST <= len(places) <= MOST:
         raise InvalidSubmissionError(
             [Problem("pictures", f"are {len(places)}; select {FEWEST} to {MOST} of them to compare")]

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from http import HTTPStatus
+from typing import Any
 
 from flask import Blueprint, Response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
@@ -44,7 +45,7 @@ def mark() -> AnyResponse:
     for job_id, indices in _by_job(form_places(request.form)).items():
         mark_images(context().engine, job_id, PictureFilter(indices=indices), change, identity().name)
     shown = text_filter(request.form, with_indices=False).as_json()
-    where = {name: text for name in ("before", "after") if (text := request.form.get(name))}
+    where: dict[str, Any] = {name: text for name in ("before", "after") if (text := request.form.get(name))}
     return redirect(url_for("pictures.index", **shown, **where), HTTPStatus.SEE_OTHER)
 
 

@@ -103,8 +103,8 @@ def load_grids(
     """
     cells, more = _load(engine, view.job.id, after)
     varying = _varying(cells)
-    swept = [_axis(name) for name in view.job.spec.get("sweep", {})]
-    names = list(dict.fromkeys([*(name for name in swept if name in varying), *varying]))
+    swept = {_axis(name) for name in view.job.spec.get("sweep", {})}
+    names = sorted(varying, key=lambda name: (name not in swept, -_first_change(cells, name) if name in swept else 0))
     first, second = _chosen(x, y, names)
     sheets = _sheets(cells, first, second, varying)
     number = min(number, len(sheets) - 1)
@@ -136,7 +136,7 @@ def _load(engine: Engine, job_id: int, after: int) -> tuple[list[Cell], bool]:
     """A job's images in order, as many as a grid is made from, and whether there are more."""
     query = (
         select(
-            Image.index,
+            Image.index.label("place"),
             Image.state,
             Image.sha256,
             Image.image_key,
@@ -156,12 +156,12 @@ def _load(engine: Engine, job_id: int, after: int) -> tuple[list[Cell], bool]:
         rows = connection.execute(query).all()
         batch_ids = {row.batch_id for row in rows}
         found = connection.execute(select(Batch.id, Batch.parameters).where(Batch.id.in_(batch_ids))).all()
-    batches = {batch_id: parameters for batch_id, parameters in found}
+    batches: dict[int, dict[str, Any]] = dict(found)
     nothing = {name: _default(name) for name in ImageParameters.model_fields}
     cells = [
         Cell(
             job_id,
-            row.index,
+            row.place,
             row.state,
             row.sha256,
             row.image_key,
@@ -201,6 +201,14 @@ def _varying(cells: list[Cell]) -> list[str]:
     return sorted(names, key=("prompt", "seed").__contains__)
 
 
+def _first_change(cells: list[Cell], name: str) -> int:
+    """How many images come before its first other value: the first axis of a sweep runs slowest, and Postgres keeps no
+    order of names.
+    """
+    first = cells[0].text(name)
+    return next(place for place, cell in enumerate(cells) if cell.text(name) != first)
+
+
 def _axis(name: str) -> str:
     return ALIASES.get(name, name)
 
@@ -209,7 +217,7 @@ def _chosen(x: str | None, y: str | None, names: list[str]) -> tuple[str, str | 
     known = (*ImageParameters.model_fields, SIZE)
     for field, name in (("x", x), ("y", y)):
         if name and name != "none" and _axis(name) not in known:
-            meant = suggestion(name, known)
+            meant = suggestion(name, (*known, *ALIASES))
             remedy = f"did you mean {meant}?" if meant else f"those that vary in this job are {', '.join(names)}"
             raise InvalidSubmissionError([Problem(field, f"{name[:40]!r} is no parameter; {remedy}")])
     y_axis = _axis(y) if y else None

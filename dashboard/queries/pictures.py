@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Engine, func, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Engine, Select, func, literal_column, select, tuple_, union_all
 
 from dashboard.queries.images import ImageView, image_views
 from dashboard.queries.paging import MAX_ID, MAX_INDEX, Page
@@ -13,6 +14,8 @@ from farm.picture_filter import PictureFilter
 
 #: Rows that a download reads at once.
 PAGE_OF_ROWS = 500
+#: So many pictures before and after one are looked through for words.
+NEARBY = 2_000
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -53,7 +56,7 @@ def read_place(field: str, text: str) -> Place:
 def list_pictures(
     engine: Engine, limit: int, chosen: PictureFilter, before: Place | None = None, after: Place | None = None
 ) -> Page[ImageView]:
-    """Pictures of all jobs: the newest job's last first. ``before`` goes on to older ones, ``after`` back to newer ones.
+    """Pictures of all jobs: the newest job's last first. ``before`` goes on to older ones, ``after`` back to newer.
 
     Going back, the page still has its newest first, and ``more`` says whether there are newer ones still.
     """
@@ -85,22 +88,49 @@ def find_in_job(engine: Engine, job_id: int, chosen: PictureFilter, page_size: i
     """How many of a job's pictures a filter finds, and where its pages begin: galleries can jump to any."""
     place = (func.row_number().over(order_by=Image.index) - 1).label("place")
     total = func.count().over().label("total")
-    rows = select(Image.index, place, total).where(Image.job_id == job_id, *chosen.conditions()).subquery()
-    query = select(rows.c.index, rows.c.total).where(rows.c.place % page_size == 0).order_by(rows.c.index)
+    rows = (
+        select(Image.index.label("first"), place, total).where(Image.job_id == job_id, *chosen.conditions()).subquery()
+    )
+    query = select(rows.c.first, rows.c.total).where(rows.c.place % page_size == 0).order_by(rows.c.first)
     with engine.connect() as connection:
         found = connection.execute(query).all()
-    return Found(found[0].total if found else 0, [row.index for row in found])
+    return Found(found[0].total if found else 0, [row.first for row in found])
 
 
 def neighbours(engine: Engine, job_id: int, index: int, chosen: PictureFilter) -> Neighbours:
-    """The pictures before and after one, among those that the filter finds."""
+    """The pictures before and after one, among those that the filter finds.
+
+    Words are looked for nearby first. If there are none, they are rare, and are better looked up in their index than
+    by walking through the job.
+    """
     wanted = (Image.job_id == job_id, *chosen.conditions())
-    near = union_all(
-        select(Image.index).where(*wanted, Image.index < index).order_by(Image.index.desc()).limit(1).subquery().select(),
-        select(Image.index).where(*wanted, Image.index > index).order_by(Image.index).limit(1).subquery().select(),
-    ).subquery()
+    before, after = (*wanted, Image.index < index), (*wanted, Image.index > index)
+    if chosen.text is None:
+        return _neighbours(engine, job_id, index, _nearest(before, Image.index.desc()), _nearest(after, Image.index))
+    low, high = max(index - NEARBY, 0), index + NEARBY
+    near = _neighbours(
+        engine,
+        job_id,
+        index,
+        _nearest((*before, Image.index >= low), Image.index.desc()),
+        _nearest((*after, Image.index <= high), Image.index),
+    )
+    if near.before is not None and near.after is not None:
+        return near
+    # An expression, and not the column: so the planner cannot think of walking.
+    place = Image.index + literal_column("0")
+    far = _neighbours(engine, job_id, index, _nearest(before, place.desc()), _nearest(after, place))
+    return Neighbours(near.before or far.before, near.after or far.after)
+
+
+def _nearest(conditions: Sequence[ColumnElement[bool]], order: ColumnElement[Any] | Any) -> Select[int]:
+    return select(Image.index).where(*conditions).order_by(order).limit(1).subquery().select()
+
+
+def _neighbours(engine: Engine, job_id: int, index: int, before: Select[int], after: Select[int]) -> Neighbours:
+    near = union_all(before, after).subquery()
     query = select(Image, Batch.parameters).join(Batch, Batch.id == Image.batch_id).where(Image.job_id == job_id)
-    views = image_views(engine, query.where(Image.index.in_(select(near.c.index))).order_by(Image.index))
+    views = image_views(engine, query.where(Image.index.in_(select(near.c.index))))
     return Neighbours(
         next((view for view in views if view.image.index < index), None),
         next((view for view in views if view.image.index > index), None),

@@ -89,7 +89,7 @@ document.addEventListener("htmx:beforeSwap", (event) => {
 document.addEventListener("htmx:oobAfterSwap", (event) => {
   const tile = document.getElementById(event.detail.target.id);
   if (!tile?.matches(".tile")) return;
-  tile.style.gridColumnStart = event.detail.target.style.gridColumnStart;
+  view?.lay();
   selection.show(tile);
 });
 

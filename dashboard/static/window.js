@@ -10,6 +10,7 @@ const MAX_HEIGHT = 12_000_000;
 const MARGIN = 1;
 // While the scroll bar is dragged, pages on the way are not fetched.
 const SETTLE_MILLISECONDS = 90;
+const MOST_SETTLES = 5;
 
 export class Window {
   constructor(gallery, onShown) {
@@ -38,6 +39,7 @@ export class Window {
     const first = this.indexOf(tiles[0]);
     const page = this.pageOfIndex(first);
     this.ready = true;
+    this.measure();
     if (this.startOf(page) === first) this.pages.set(page, tiles);
     else tiles.forEach((tile) => tile.remove());
     const more = this.gallery.querySelector(".more") ?? this.gallery.appendChild(document.createElement("li"));
@@ -45,7 +47,6 @@ export class Window {
     more.hidden = true;
     more.innerHTML = '<input type="hidden" name="below">';
     this.more = more;
-    this.measure();
     this.lay();
     addEventListener("scroll", () => this.soon(), { passive: true });
     addEventListener("resize", () => this.soon(), { passive: true });
@@ -144,7 +145,7 @@ export class Window {
 
   async goToIndex(index) {
     const page = this.pageOfIndex(index);
-    await this.go(page * this.size, { settle: false });
+    await this.go(page * this.size);
     const tiles = this.pages.get(page) ?? [];
     const within = Math.max(0, tiles.findIndex((tile) => this.indexOf(tile) >= index));
     await this.go(page * this.size + within, { focus: true });
@@ -163,8 +164,10 @@ export class Window {
       const top = this.gallery.getBoundingClientRect().top + scrollY;
       scrollTo({ top: top + this.rowOf(target) * this.pitch - innerHeight / 4, behavior: "instant" });
     }
-    await this.update({ page });
-    if (focus) this.tileAt(target)?.querySelector("a").focus({ preventScroll: true });
+    await this.update();
+    if (!focus) return;
+    this.tileAt(target)?.scrollIntoView({ block: "nearest" });
+    this.tileAt(target)?.querySelector("a").focus({ preventScroll: true });
   }
 
   tileAt(place) {
@@ -193,39 +196,55 @@ export class Window {
     });
   }
 
-  // Brings in the pages that can be seen, and takes out those far off.
-  async update({ page = null } = {}) {
-    if (!this.ready) return;
-    this.measure();
+  // Brings in the pages that can be seen, and takes out those far off. One run at a time; who asks meanwhile is served by
+  // another round of it, and waits for that.
+  update() {
+    if (!this.ready) return Promise.resolve();
+    this.again = true;
+    this.running ??= this.run().finally(() => {
+      this.running = null;
+      this.gallery.removeAttribute("aria-busy");
+    });
+    return this.running;
+  }
+
+  async run() {
+    let waited = 0;
+    while (this.again) {
+      this.again = false;
+      this.measure();
+      let [first, last] = this.visiblePages();
+      if (this.pageCount > this.span && this.nearEdge(first, last)) {
+        this.shift(first);
+        [first, last] = this.visiblePages();
+      }
+      const low = Math.max(this.origin, first - MARGIN);
+      const high = Math.min(this.lastPage, last + MARGIN);
+      const missing = [];
+      for (let number = low; number <= high; number += 1) if (!this.pages.has(number)) missing.push(number);
+      if (missing.some((number) => number >= first && number <= last) && waited < MOST_SETTLES) {
+        this.gallery.setAttribute("aria-busy", "true");
+        await new Promise((resolve) => setTimeout(resolve, SETTLE_MILLISECONDS));
+        waited += 1;
+        if (this.again) continue;
+      }
+      waited = 0;
+      const fetched = await Promise.all(missing.map(async (number) => [number, await this.fetch(number)]));
+      for (const [number, tiles] of fetched) if (tiles) this.pages.set(number, tiles);
+      // Pages in the document follow one another: what lies beyond a gap goes.
+      for (const number of [...this.pages.keys()]) {
+        if (number < low - MARGIN || number > high + MARGIN || this.gapBetween(number, low, high)) this.drop(number);
+      }
+      this.lay();
+    }
+  }
+
+  visiblePages() {
     const top = -this.gallery.getBoundingClientRect().top;
     const firstRow = Math.max(0, Math.floor(top / this.pitch)) + Math.floor((this.origin * this.size) / this.columns);
     const rows = Math.ceil(innerHeight / this.pitch) + 1;
     const pageOf = (place) => Math.min(this.lastPage, Math.max(this.origin, Math.floor(place / this.size)));
-    let [first, last] = [pageOf(firstRow * this.columns), pageOf((firstRow + rows) * this.columns)];
-    if (page !== null && (page < first || page > last)) [first, last] = [page, page];
-    if (this.pageCount > this.span && this.nearEdge(first, last)) return this.shift(first);
-    const low = Math.max(this.origin, first - MARGIN);
-    const high = Math.min(this.lastPage, last + MARGIN);
-    const missing = [];
-    for (let number = low; number <= high; number += 1) if (!this.pages.has(number)) missing.push(number);
-    const turn = (this.turn = (this.turn ?? 0) + 1);
-    const seen = missing.some((number) => number >= first && number <= last);
-    if (seen && page === null) {
-      this.gallery.setAttribute("aria-busy", "true");
-      await new Promise((resolve) => setTimeout(resolve, SETTLE_MILLISECONDS));
-      if (turn !== this.turn) return;
-    }
-    const fetched = await Promise.all(missing.map(async (number) => [number, await this.fetch(number)]));
-    for (const [number, tiles] of fetched) if (tiles && !this.pages.has(number)) this.pages.set(number, tiles);
-    if (turn !== this.turn) {
-      if (!page) return;
-    }
-    // Pages in the document follow one another: what lies beyond a gap goes.
-    for (const number of [...this.pages.keys()]) {
-      if (number < low - MARGIN || number > high + MARGIN || this.gapBetween(number, low, high)) this.drop(number);
-    }
-    this.lay();
-    this.gallery.removeAttribute("aria-busy");
+    return [pageOf(firstRow * this.columns), pageOf((firstRow + rows) * this.columns)];
   }
 
   gapBetween(number, low, high) {
@@ -242,7 +261,6 @@ export class Window {
     const before = this.rowOf(page * this.size);
     this.moveOrigin(page);
     scrollBy({ top: (this.rowOf(page * this.size) - before) * this.pitch, behavior: "instant" });
-    return this.update();
   }
 
   async fetch(page) {
@@ -292,11 +310,12 @@ export class Window {
       }
       before = tiles.at(-1);
     }
-    for (const tile of this.gallery.querySelectorAll(".tile")) tile.style.gridColumnStart = "";
+    for (const tile of this.gallery.querySelectorAll("[data-start]")) delete tile.dataset.start;
     const [first, last] = [numbers[0] ?? this.origin, numbers.at(-1) ?? this.origin - 1];
     const column = (first * this.size) % this.columns;
     const firstTile = this.pages.get(first)?.[0];
-    if (firstTile) firstTile.style.gridColumnStart = column + 1;
+    // Not by its style: htmx copies style attributes, which the content security policy forbids.
+    if (firstTile && column) firstTile.dataset.start = column + 1;
     const end = Math.min(this.total, (this.lastPage + 1) * this.size);
     const shown = Math.min(this.total, (last + 1) * this.size);
     const below = Math.ceil(end / this.columns) - Math.ceil(shown / this.columns);

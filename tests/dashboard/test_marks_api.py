@@ -45,7 +45,9 @@ def test_one_image(client: FlaskClient, farm) -> None:
         ({"images": [0], "rating": 1}, "images"),
     ],
 )
-def test_impossible_marks_are_refused_with_field_and_remedy(client: FlaskClient, farm, body: object, field: str) -> None:
+def test_impossible_marks_are_refused_with_field_and_remedy(
+    client: FlaskClient, farm, body: object, field: str
+) -> None:
     answer = client.patch(f"/api/v1/jobs/{farm.submit()}/images/0", data=json.dumps(body))
     assert answer.status_code == 422
     assert answer.get_json(force=True)["errors"][0]["field"] == field
@@ -123,10 +125,17 @@ def test_forms_mark_without_javascript_and_go_back(client: FlaskClient, farm) ->
     assert indices(client, job_id, "mark=starred") == [0, 2]
     client.post(f"/jobs/{job_id}/marks", data={"picture": f"{job_id}:1", "do": "add_tags", "tags": "b, a"})
     assert image(client, job_id, 1)["tags"] == ["a", "b"]
-    back = client.post(f"/jobs/{job_id}/marks", data={"picture": f"{job_id}:1", "do": "set_tags", "tags": "", "view": "1"})
+    back = client.post(
+        f"/jobs/{job_id}/marks", data={"picture": f"{job_id}:1", "do": "set_tags", "tags": "", "view": "1"}
+    )
     assert back.headers["Location"] == f"/jobs/{job_id}/images/1"
     assert image(client, job_id, 1)["tags"] == []
-    for refused in ({"do": "1"}, {"picture": f"{job_id}:0"}, {"picture": f"{job_id + 1}:0", "do": "1"}, {"picture": "x", "do": "1"}):
+    for refused in (
+        {"do": "1"},
+        {"picture": f"{job_id}:0"},
+        {"picture": f"{job_id + 1}:0", "do": "1"},
+        {"picture": "x", "do": "1"},
+    ):
         assert client.post(f"/jobs/{job_id}/marks", data=refused).status_code == 422
     client.post(f"/jobs/{job_id}/marks", data={"all": "1", "mark": "starred", "do": "0"})
     assert indices(client, job_id, "mark=starred") == []

@@ -35,7 +35,12 @@ CASES: dict[str, dict[str, Any]] = {
     "options of the own": {"prompt": "fox", "scheduler_options": {"timestep_spacing": "trailing"}},
     "image": {"prompt": "fox", "image": REF, "strength": 0.55, "size": "256x128"},
     "inpaint": {"prompt": "fox", "image": REF, "mask_image": OTHER, "padding_mask_crop": 8, "refiner_split": None},
-    "conditioning": {"prompt": "fox", "original_size": "512x768", "crops_coords_top_left": [0, 8], "aesthetic_score": 7},
+    "conditioning": {
+        "prompt": "fox",
+        "original_size": "512x768",
+        "crops_coords_top_left": [0, 8],
+        "aesthetic_score": 7,
+    },
     "output": {"prompt": "fox", "output_format": "webp", "output_quality": 70, "watermark": False, "size": "256x320"},
     "guidance": {"prompt": "(fox)1.2", "prompt_syntax": "compel", "guidance_rescale": 0.7, "clip_skip": 2},
     "large seed": {"prompt": "fox", "seed": 2**63 - 1},
