@@ -1,6 +1,7 @@
 """Grids and contact sheets as one picture, pasted together from thumbnails or from the pictures themselves."""
 
 import io
+import math
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -19,7 +20,9 @@ MAX_PIXELS = 40_000_000
 #: Above what a JPEG may measure; WebP ends at a quarter.
 MAX_EDGE = {"png": 65_000, "jpg": 65_000, "webp": 16_000}
 MAX_PICTURES = 1_000
-DEFAULT_EDGE, LEAST_EDGE, MOST_EDGE = 256, 32, 1024
+#: What is tried, from the largest, when no edge is asked for: up to the size of thumbnails.
+EDGES = (256, 192, 128, 96, 64, 32)
+LEAST_EDGE, MOST_EDGE = EDGES[-1], 1024
 
 
 class Pasted(Protocol):
@@ -39,9 +42,10 @@ class Pasted(Protocol):
 
 
 def sheet_response(
-    store: ObjectStore, layout: Layout, images: Iterable[Pasted], edge: int, ending: str, filename: str
+    store: ObjectStore, layout: Layout, images: Iterable[Pasted], edge: int | None, ending: str, filename: str
 ) -> Response:
-    """The sheet as a download; full pictures are fetched only where cells are larger than thumbnails.
+    """The sheet as a download; ``edge`` is that of a cell, by default the largest that fits. Full pictures are fetched
+    only where cells are larger than thumbnails.
 
     Raises InvalidSubmissionError if it would be too large.
     """
@@ -50,10 +54,14 @@ def sheet_response(
         raise _too_large(f"would hold {count:,} pictures, and at most {MAX_PICTURES:,} are taken; choose fewer")
     rows = 1 + max(row for row, _ in layout.places.values())
     columns = 1 + max(column for _, column in layout.places.values())
-    # Labels take a little more than the cells themselves.
-    width, height = (columns + 1) * (edge + 8), (rows + 1) * (edge + 26)
-    if width * height > MAX_PIXELS or max(width, height) > MAX_EDGE[ending]:
+    sizes = {tried: _size(rows, columns, tried) for tried in (EDGES if edge is None else (edge,))}
+    fitting = [
+        tried for tried, size in sizes.items() if math.prod(size) <= MAX_PIXELS and max(size) <= MAX_EDGE[ending]
+    ]
+    if not fitting:
+        width, height = sizes[min(sizes)]
         raise _too_large(f"would be about {width} x {height} pixels; take smaller cells, or fewer pictures")
+    edge = fitting[0]
     sheet = Sheet(layout, edge)
     for image in images:
         if (key := _key(image, edge)) is not None and image.index in layout.places:
@@ -65,8 +73,13 @@ def sheet_response(
     return response
 
 
+def _size(rows: int, columns: int, edge: int) -> tuple[int, int]:
+    """About how large it becomes: labels take a little more than the cells themselves."""
+    return (columns + 1) * (edge + 8), (rows + 1) * (edge + 26)
+
+
 def _key(image: Pasted, edge: int) -> str | None:
-    full = edge > DEFAULT_EDGE and image.image_key is not None and format_of_key(image.image_key).shown
+    full = edge > EDGES[0] and image.image_key is not None and format_of_key(image.image_key).shown
     return image.image_key if full else image.thumbnail_key
 
 

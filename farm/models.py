@@ -169,6 +169,7 @@ class Image(Base):
         Index("ix_images_completed", "job_id", "index", postgresql_where=text("state = 'completed'")),
         Index("ix_images_rated", "job_id", "index", postgresql_where=text("rating <> 0")),
         Index("ix_images_seed", "seed"),
+        Index("ix_images_tagged", "job_id", "index", postgresql_where=text("tags <> '{}'")),
         Index("ix_images_tags", "tags", postgresql_using="gin", postgresql_where=text("tags <> '{}'")),
         Index("ix_images_prompt", text("to_tsvector('simple', prompt)"), postgresql_using="gin"),
     )

@@ -27,6 +27,8 @@ class Mark(StrEnum):
     UNMARKED = "unmarked"
 
 
+#: As the indexes on tags have it.
+TAGGED: ColumnElement[bool] = Image.tags != literal_column("'{}'::text[]")
 RATINGS = {Mark.STARRED: 1, Mark.REJECTED: -1, Mark.UNMARKED: 0}
 
 
@@ -124,7 +126,7 @@ class PictureFilter:
         if self.mark is not None:
             wanted.append(Image.rating == literal_column(str(RATINGS[self.mark])))
         if self.tag is not None:
-            wanted += [Image.tags.contains([self.tag]), Image.tags != literal_column("'{}'::text[]")]
+            wanted += [Image.tags.contains([self.tag]), TAGGED]
         if self.text is not None:
             wanted.append(_words().bool_op("@@")(func.websearch_to_tsquery(literal_column("'simple'"), self.text)))
         if self.seed is not None:

@@ -75,11 +75,12 @@ def mark(job_id: int) -> AnyResponse:
     return redirect(url_for("pages.job", job_id=job_id, after=after, **shown), HTTPStatus.SEE_OTHER)
 
 
-@blueprint.post("/jobs/<int:job_id>/archive")
+@blueprint.route("/jobs/<int:job_id>/archive", methods=["GET", "POST"])
 @requires(Role.VIEWER)
 def archive(job_id: int) -> Response:
-    """A ZIP of what was chosen."""
-    return job_archive(job_id, form_filter(request.form, job_id))
+    """A ZIP of what the filter finds, or of what was chosen."""
+    chosen = form_filter(request.form, job_id) if request.method == "POST" else query_filter()
+    return job_archive(job_id, chosen)
 
 
 def viewer_of(picture: ImageView) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from flask import Blueprint, Response, render_template, request
 from werkzeug.exceptions import NotFound
 
 from dashboard.arguments import integer
-from dashboard.contact import DEFAULT_EDGE, LEAST_EDGE, MAX_PICTURES, MEDIA_TYPES, MOST_EDGE, sheet_response
+from dashboard.contact import LEAST_EDGE, MAX_PICTURES, MEDIA_TYPES, MOST_EDGE, sheet_response
 from dashboard.context import context
 from dashboard.picking import query_filter
 from dashboard.queries.grids import MAX_VALUES, Grids, load_grids
@@ -75,8 +75,8 @@ def _load(job_id: int) -> tuple[JobView, Grids]:
     return view, grids
 
 
-def _edge() -> int:
-    return integer("cell", DEFAULT_EDGE, LEAST_EDGE, MOST_EDGE) or DEFAULT_EDGE
+def _edge() -> int | None:
+    return integer("cell", None, LEAST_EDGE, MOST_EDGE)
 
 
 def _require_known(ending: str) -> None:

@@ -10,7 +10,7 @@ from dashboard.queries.images import ImageView, image_views
 from dashboard.queries.paging import MAX_ID, MAX_INDEX, Page
 from farm.errors import InvalidSubmissionError, NotFoundError, Problem
 from farm.models import Batch, Image
-from farm.picture_filter import PictureFilter
+from farm.picture_filter import TAGGED, PictureFilter
 
 #: Rows that a download reads at once.
 PAGE_OF_ROWS = 500
@@ -140,7 +140,7 @@ def _neighbours(engine: Engine, job_id: int, index: int, before: Select[int], af
 def tags_of_job(engine: Engine, job_id: int, limit: int = 100) -> list[str]:
     """Tags that pictures of a job have, in order."""
     tag = func.unnest(Image.tags).label("tag")
-    query = select(tag).distinct().where(Image.job_id == job_id, func.cardinality(Image.tags) > 0)
+    query = select(tag).distinct().where(Image.job_id == job_id, TAGGED)
     with engine.connect() as connection:
         return list(connection.scalars(query.order_by(tag).limit(limit)))
 

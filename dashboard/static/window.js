@@ -61,7 +61,13 @@ export class Window {
     const style = getComputedStyle(this.gallery);
     this.columns = style.gridTemplateColumns.split(" ").length;
     const tile = this.gallery.querySelector(".tile");
-    if (tile) this.pitch = tile.getBoundingClientRect().height + parseFloat(style.rowGap);
+    if (tile) {
+      // Not by its rectangle, which far down the page is rounded to quarters of a pixel: over thousands of rows that is
+      // more than a screen. Rows of whole pixels add up exactly.
+      const height = Math.ceil(parseFloat(getComputedStyle(tile).height) + 0.1);
+      this.pitch = height + parseFloat(style.rowGap);
+      this.gallery.style.gridAutoRows = `${height}px`;
+    }
     this.pitch ||= 250;
     const rows = Math.floor(MAX_HEIGHT / this.pitch);
     this.span = Math.max(1, Math.floor((rows * this.columns) / this.size));

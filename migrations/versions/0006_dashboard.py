@@ -80,6 +80,9 @@ def upgrade() -> None:
         "ix_images_rated", "images", ["job_id", "index"], unique=False, postgresql_where=sa.text("rating <> 0")
     )
     op.create_index(
+        "ix_images_tagged", "images", ["job_id", "index"], unique=False, postgresql_where=sa.text("tags <> '{}'")
+    )
+    op.create_index(
         "ix_images_tags",
         "images",
         ["tags"],
@@ -111,6 +114,7 @@ def downgrade() -> None:
     op.drop_index(
         "ix_images_tags", table_name="images", postgresql_using="gin", postgresql_where=sa.text("tags <> '{}'")
     )
+    op.drop_index("ix_images_tagged", table_name="images", postgresql_where=sa.text("tags <> '{}'"))
     op.drop_index("ix_images_rated", table_name="images", postgresql_where=sa.text("rating <> 0"))
     op.drop_index("ix_images_prompt", table_name="images", postgresql_using="gin")
     op.drop_index("ix_images_failed", table_name="images", postgresql_where=sa.text("state = 'failed'"))

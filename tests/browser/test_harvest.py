@@ -322,7 +322,7 @@ def test_a_sweep_as_a_grid(farm: RunningFarm, browser: Browser, sweep: int, size
         page.goto(f"/jobs/{sweep}")
         page.get_by_role("link", name="Grid").click()
         table = page.locator("table.cells")
-        expect(table.locator("tbody tr")).to_have_count(2)
+        expect(table.locator("tbody tr")).to_have_count(3)
         expect(table.locator("td img")).to_have_count(6)
         expect(page.locator(".sheet-name")).to_contain_text("1 of 2")
         page.get_by_role("link", name="Next").click()

@@ -38,7 +38,7 @@ def test_filters_are_in_the_address_and_stay_in_all_links(client: FlaskClient, f
     assert tiles(text) == list(range(1, 120, 2))
     assert f'href="/jobs/{job_id}?after=119&amp;q=owl#pictures"' in text
     assert f'href="/jobs/{job_id}/images/1?q=owl"' in text
-    assert f'href="/api/v1/jobs/{job_id}/archive?q=owl"' in text
+    assert f'href="/jobs/{job_id}/archive?q=owl"' in text
     assert 'value="owl"' in text
     viewer = page(client, f"/jobs/{job_id}/images/3?q=owl")
     assert f'rel="prev" href="/jobs/{job_id}/images/1?q=owl"' in viewer
