@@ -4,8 +4,8 @@
 // stands for what is taken out. Pages are fetched by key: the index of their first picture, which without a filter is a
 // multiple of the page, and with one is asked for once.
 
-// Browsers draw nothing beyond some 16 million pixels: a longer gallery shows a part of itself, and moves it along.
-const MAX_HEIGHT = 12_000_000;
+// Firefox draws nothing beyond 17.8 million pixels: a longer gallery shows a part of itself, and moves it along.
+const MAX_HEIGHT = 16_000_000;
 // So many pages are kept above and below those that can be seen.
 const MARGIN = 1;
 // While the scroll bar is dragged, pages on the way are not fetched.

@@ -125,6 +125,29 @@ def test_rows_stay_aligned_wherever_the_window_begins(farm: RunningFarm, browser
         watch.check()
 
 
+def test_what_is_higher_than_a_browser_can_draw_is_scrolled_through(
+    farm: RunningFarm, browser: Browser, many: int
+) -> None:
+    with visit(browser, farm, "phone") as (page, watch):
+        page.goto(f"/jobs/{many}")
+        ready(page)
+        page.get_by_role("group", name="Size of the tiles").get_by_role("button", name="large").click()
+        assert page.evaluate("document.body.scrollHeight") < 17_000_000
+        seen = []
+        for _ in range(12):
+            page.evaluate("scrollTo(0, document.body.scrollHeight)")
+            expect(page.locator("#gallery[aria-busy]")).to_have_count(0)
+            expect(page.locator(".tile").first).to_be_attached()
+            numbers = page.eval_on_selector_all(".tile", "tiles => tiles.map(tile => Number(tile.id.slice(6)))")
+            assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+            seen.append(numbers[-1])
+            if numbers[-1] == MANY - 1:
+                break
+        assert seen[-1] == MANY - 1
+        assert seen == sorted(seen)
+        watch.check()
+
+
 def test_a_filter_of_very_many_is_walked_to_its_end(farm: RunningFarm, browser: Browser, many: int) -> None:
     with visit(browser, farm) as (page, watch):
         page.goto(f"/jobs/{many}?mark=starred")
