@@ -27,6 +27,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from farm.roles import Role
 from farm.states import BatchState, ImageState, JobState, Stage
 
+#: Tags of one image.
+MAX_TAGS = 20
+
 
 def _enum(states: type[StrEnum], name: str) -> Enum:
     return Enum(states, name=name, values_callable=lambda members: [member.value for member in members])
@@ -157,12 +160,16 @@ class Image(Base):
         CheckConstraint("seed >= 0", "seed"),
         CheckConstraint('"index" >= 0', "index"),
         CheckConstraint("rating BETWEEN -1 AND 1", "rating"),
+        CheckConstraint(f"cardinality(tags) <= {MAX_TAGS}", "tag_count"),
         Index("ix_images_batch_id", "batch_id"),
         # Open pages ask what ended since they last looked; failures are grouped by their reason; galleries are
         # filtered by marks and words. Each of these holds only the rows that matter, so that submission stays fast.
         Index("ix_images_ended", "job_id", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
         Index("ix_images_failed", "job_id", "index", postgresql_where=text("state = 'failed'")),
+        Index("ix_images_completed", "job_id", "index", postgresql_where=text("state = 'completed'")),
         Index("ix_images_rated", "job_id", "index", postgresql_where=text("rating <> 0")),
+        Index("ix_images_seed", "seed"),
+        Index("ix_images_tagged", "job_id", "index", postgresql_where=text("tags <> '{}'")),
         Index("ix_images_tags", "tags", postgresql_using="gin", postgresql_where=text("tags <> '{}'")),
         Index("ix_images_prompt", text("to_tsvector('simple', prompt)"), postgresql_using="gin"),
     )

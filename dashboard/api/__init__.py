@@ -4,6 +4,7 @@ from flask import Flask
 
 from dashboard.api import (
     activities,
+    archive,
     health,
     images,
     inputs,
@@ -18,6 +19,6 @@ from dashboard.api import (
 
 def register_api(app: Flask) -> None:
     """Add all routes of the API."""
-    for module in (jobs, images, inputs, pipelines, queues, word_lists, workers, people, activities):
+    for module in (jobs, images, archive, inputs, pipelines, queues, word_lists, workers, people, activities):
         app.register_blueprint(module.blueprint, url_prefix="/api/v1")
     app.register_blueprint(health.blueprint)

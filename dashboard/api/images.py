@@ -6,11 +6,16 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from dashboard.arguments import integer, page_size, state
+from dashboard.api.submission import read_json_object
+from dashboard.arguments import integer, page_size
+from dashboard.auth import identity
 from dashboard.context import context
+from dashboard.picking import json_change, json_filter, query_filter
 from dashboard.queries.images import ImageView, get_image, list_images
 from dashboard.queries.jobs import get_job
+from dashboard.queries.pictures import list_pictures, read_place
 from farm.errors import NotFoundError
+from farm.marks import mark_image, mark_images
 from farm.states import ImageState
 
 blueprint = Blueprint("api_images", __name__)
@@ -23,15 +28,43 @@ def index(job_id: int) -> Response:
     """A job's images by index; ``next`` is the ``after`` of the next page."""
     farm = context()
     get_job(farm.engine, farm.board, job_id)
-    page = list_images(farm.engine, job_id, page_size(100), integer("after"), state("state", ImageState))
+    page = list_images(farm.engine, job_id, page_size(100), integer("after"), query_filter())
     images = [image_json(view) for view in page.entries]
     return jsonify({"images": images, "next": page.entries[-1].image.index if page.more else None})
+
+
+@blueprint.get("/images")
+def everywhere() -> Response:
+    """Images of all jobs, the newest job's last image first; ``next`` is the ``before`` of the next page."""
+    text = request.args.get("before")
+    before = read_place("before", text) if text else None
+    chosen = query_filter(with_indices=False)
+    page = list_pictures(context().engine, page_size(100), chosen, before=before)
+    images = [image_json(view) for view in page.entries]
+    return jsonify({"images": images, "next": str(page.entries[-1].place) if page.more else None})
 
 
 @blueprint.get("/jobs/<int:job_id>/images/<int:index>")
 def show(job_id: int, index: int) -> Response:
     """One image with its full parameters."""
     return jsonify(image_json(get_image(context().engine, job_id, index)))
+
+
+@blueprint.patch("/jobs/<int:job_id>/images/<int:index>")
+def mark(job_id: int, index: int) -> Response:
+    """Change ``rating`` or ``tags`` of one image."""
+    get_image(context().engine, job_id, index)
+    mark_image(context().engine, job_id, index, json_change(read_json_object(), ("rating", "tags")))
+    return show(job_id, index)
+
+
+@blueprint.post("/jobs/<int:job_id>/marks")
+def mark_many(job_id: int) -> Response:
+    """Change the marks of many images: of ``images``, or of what ``filter`` finds; ``marked`` says how many."""
+    body = read_json_object()
+    chosen = json_filter(body, required=True)
+    change = json_change(body, ("rating", "tags", "add_tags", "remove_tags"))
+    return jsonify({"marked": mark_images(context().engine, job_id, chosen, change, identity().name)})
 
 
 @blueprint.get("/jobs/<int:job_id>/images/<int:index>/file")
@@ -68,11 +101,13 @@ def image_json(view: ImageView) -> dict[str, Any]:
     place: dict[str, Any] = {"job_id": image.job_id, "index": image.index}
     completed = image.state is ImageState.COMPLETED
     return {
-        "index": image.index,
+        **place,
         "state": image.state.value,
         **view.parameters,
         "sha256": image.sha256,
         "error": image.error,
+        "rating": image.rating,
+        "tags": image.tags,
         "finished_at": image.finished_at and image.finished_at.isoformat(),
         "download_name": view.download_name,
         "url": url_for("api_images.show", **place),

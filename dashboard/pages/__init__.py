@@ -2,16 +2,18 @@
 
 from flask import Flask
 
-# Two modules add to one blueprint: importing them is enough.
 from dashboard.pages import (
     account,
     activities,
+    compare,
     filters,
-    jobs,  # noqa: F401
+    gallery,
+    grid,
+    jobs,
     login,
     operate,
     people,
-    routes,
+    pictures,
     submission,
     watching,
 )
@@ -19,7 +21,9 @@ from dashboard.pages import (
 
 def register_pages(app: Flask) -> None:
     """Add all pages, and the filters that their templates use."""
-    for module in (login, routes, watching, submission, operate, account, people, activities):
+    for module in (login, jobs, watching, submission, gallery, pictures, compare, grid, operate):
+        app.register_blueprint(module.blueprint)
+    for module in (account, people, activities):
         app.register_blueprint(module.blueprint)
     for function in (filters.ago, filters.duration, filters.in_order, filters.thousands, filters.told):
         app.add_template_filter(function)

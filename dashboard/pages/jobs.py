@@ -3,19 +3,21 @@
 from datetime import UTC, datetime
 from http import HTTPStatus
 
-from flask import redirect, render_template, request, url_for
+from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from dashboard.arguments import integer, state, text
 from dashboard.auth import identity, require_steering
 from dashboard.context import context
-from dashboard.pages.routes import IMAGES_PER_PAGE, blueprint
+from dashboard.pages.gallery import gallery_of, viewer_of
 from dashboard.queries.activities import job_activities
-from dashboard.queries.images import covers, ended_since, list_images
+from dashboard.queries.images import covers, ended_since, get_image
 from dashboard.queries.jobs import get_job, list_jobs, owners
 from dashboard.queries.watching import Watched, watch_job
 from dashboard.steering import Action, Outcome, action_named, renaming, steer
 from farm.states import JobState
+
+blueprint = Blueprint("pages", __name__)
 
 JOBS_PER_PAGE = 25
 #: More tiles than this at once, and the page is better loaded anew.
@@ -48,19 +50,25 @@ def jobs_fragment() -> str:
 
 @blueprint.get("/jobs/<int:job_id>")
 def job(job_id: int) -> str:
-    """One job with its gallery; ``after`` begins it further on, for those without JavaScript."""
+    """One job with its gallery."""
     farm = context()
     watched = watch_job(farm.engine, farm.board, job_id)
-    after = integer("after")
     return render_template(
         "job.html",
-        after=after,
-        images=list_images(farm.engine, job_id, IMAGES_PER_PAGE, after),
         activities=job_activities(farm.engine, job_id),
         unused=request.args.getlist("unused"),
         said=[message for message in request.args.getlist("said") if len(message) <= 200],
+        **gallery_of(watched.view),
         **live_parts(watched),
     )
+
+
+@blueprint.get("/jobs/<int:job_id>/images/<int:index>")
+def image(job_id: int, index: int) -> str:
+    """One picture in full size, with all its parameters."""
+    farm = context()
+    picture = get_image(farm.engine, job_id, index)
+    return render_template("image.html", view=get_job(farm.engine, farm.board, job_id), **viewer_of(picture))
 
 
 @blueprint.get("/jobs/<int:job_id>/fragments/status")

@@ -14,6 +14,7 @@ from farm.errors import NotFoundError
 from farm.formats import Format, format_of
 from farm.keys import download_name
 from farm.models import Batch, Image, Job
+from farm.picture_filter import PictureFilter
 from farm.spec import ImageParameters
 from farm.states import ImageState
 
@@ -28,6 +29,11 @@ class ImageView:
 
     image: Image
     parameters: dict[str, Any]
+
+    @property
+    def place(self) -> str:
+        """Job and index, as addresses name it: ``7:12``."""
+        return f"{self.image.job_id}:{self.image.index}"
 
     @property
     def download_name(self) -> str:
@@ -47,21 +53,21 @@ class ImageView:
 
 
 def list_images(
-    engine: Engine, job_id: int, limit: int, after: int | None = None, state: ImageState | None = None
+    engine: Engine, job_id: int, limit: int, after: int | None = None, chosen: PictureFilter | None = None
 ) -> Page[ImageView]:
     """A job's images in the order of their index; ``after`` goes on where the last page ended."""
     query = _image_query(job_id).order_by(Image.index).limit(limit + 1)
     if after is not None:
         query = query.where(Image.index > min(after, MAX_INDEX))
-    if state is not None:
-        query = query.where(Image.state == state)
-    return Page.of(_image_views(engine, query), limit)
+    if chosen is not None:
+        query = query.where(*chosen.conditions())
+    return Page.of(image_views(engine, query), limit)
 
 
 def get_image(engine: Engine, job_id: int, index: int) -> ImageView:
     """One image; raises NotFoundError."""
     if job_id <= MAX_ID and index <= MAX_INDEX:
-        views = _image_views(engine, _image_query(job_id).where(Image.index == index))
+        views = image_views(engine, _image_query(job_id).where(Image.index == index))
         if views:
             return views[0]
     raise NotFoundError(f"There is no image {index} in job {job_id}.")
@@ -85,7 +91,7 @@ def covers(engine: Engine, views: Sequence[JobView]) -> dict[int, ImageView]:
         .join(chosen, (chosen.c.id == Image.job_id) & (chosen.c.index == Image.index))
         .join(Batch, Batch.id == Image.batch_id)
     )
-    return {view.image.job_id: view for view in _image_views(engine, query)}
+    return {view.image.job_id: view for view in image_views(engine, query)}
 
 
 def ended_since(engine: Engine, job_id: int, since: datetime, below: int | None, limit: int) -> list[ImageView]:
@@ -93,14 +99,15 @@ def ended_since(engine: Engine, job_id: int, since: datetime, below: int | None,
     query = _image_query(job_id).where(Image.finished_at >= since - timedelta(seconds=COMMIT_SECONDS))
     if below is not None:
         query = query.where(Image.index < min(below, MAX_INDEX))
-    return _image_views(engine, query.order_by(Image.index).limit(limit))
+    return image_views(engine, query.order_by(Image.index).limit(limit))
 
 
 def _image_query(job_id: int) -> Select[Image, dict[str, Any]]:
     return select(Image, Batch.parameters).join(Batch, Batch.id == Image.batch_id).where(Image.job_id == job_id)
 
 
-def _image_views(engine: Engine, query: Select[Image, dict[str, Any]]) -> list[ImageView]:
+def image_views(engine: Engine, query: Select[Image, dict[str, Any]]) -> list[ImageView]:
+    """What a query for images and their batches' parameters finds."""
     with Session(engine, expire_on_commit=False) as session:
         rows = session.execute(query).all()
     return [

@@ -50,6 +50,15 @@ def upgrade() -> None:
     op.add_column("images", sa.Column("rating", sa.SmallInteger(), server_default="0", nullable=False))
     op.create_check_constraint(op.f("ck_images_rating"), "images", "rating BETWEEN -1 AND 1")
     op.add_column("images", sa.Column("tags", postgresql.ARRAY(sa.Text()), server_default="{}", nullable=False))
+    op.create_check_constraint(op.f("ck_images_tag_count"), "images", "cardinality(tags) <= 20")
+    op.create_index(
+        "ix_images_completed",
+        "images",
+        ["job_id", "index"],
+        unique=False,
+        postgresql_where=sa.text("state = 'completed'"),
+    )
+    op.create_index("ix_images_seed", "images", ["seed"], unique=False)
     op.create_index(
         "ix_images_ended",
         "images",
@@ -69,6 +78,9 @@ def upgrade() -> None:
     )
     op.create_index(
         "ix_images_rated", "images", ["job_id", "index"], unique=False, postgresql_where=sa.text("rating <> 0")
+    )
+    op.create_index(
+        "ix_images_tagged", "images", ["job_id", "index"], unique=False, postgresql_where=sa.text("tags <> '{}'")
     )
     op.create_index(
         "ix_images_tags",
@@ -102,10 +114,14 @@ def downgrade() -> None:
     op.drop_index(
         "ix_images_tags", table_name="images", postgresql_using="gin", postgresql_where=sa.text("tags <> '{}'")
     )
+    op.drop_index("ix_images_tagged", table_name="images", postgresql_where=sa.text("tags <> '{}'"))
     op.drop_index("ix_images_rated", table_name="images", postgresql_where=sa.text("rating <> 0"))
     op.drop_index("ix_images_prompt", table_name="images", postgresql_using="gin")
     op.drop_index("ix_images_failed", table_name="images", postgresql_where=sa.text("state = 'failed'"))
     op.drop_index("ix_images_ended", table_name="images", postgresql_where=sa.text("finished_at IS NOT NULL"))
+    op.drop_index("ix_images_seed", table_name="images")
+    op.drop_index("ix_images_completed", table_name="images", postgresql_where=sa.text("state = 'completed'"))
+    op.drop_constraint(op.f("ck_images_tag_count"), "images")
     op.drop_column("images", "tags")
     op.drop_constraint(op.f("ck_images_rating"), "images")
     op.drop_column("images", "rating")

@@ -231,12 +231,11 @@ def test_the_gallery_goes_on_with_and_without_javascript(client: FlaskClient, fa
     job_id = farm.submit(100)
     text = page(client.get(f"/jobs/{job_id}"))
     assert len(re.findall(r'id="image-\d+"', text)) == 60
-    assert f"/jobs/{job_id}/fragments/images?after=59" in text
-    assert f'href="/jobs/{job_id}?after=59"' in text
+    assert f'href="/jobs/{job_id}?after=59#pictures"' in text
     rest = page(client.get(f"/jobs/{job_id}/fragments/images?after=59"))
     assert re.findall(r'id="image-(\d+)"', rest)[0] == "60"
     assert len(re.findall(r'id="image-\d+"', rest)) == 40
-    assert "revealed" not in rest
+    assert "More pictures" not in rest
     assert 'id="image-60"' in page(client.get(f"/jobs/{job_id}?after=59"))
 
 
