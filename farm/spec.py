@@ -332,7 +332,9 @@ class JobSpec(BaseModel):
     sweep: dict[str, list[Any]] = Field(default_factory=dict)
     """Parameters that take several values in turn. All combinations of a prompt have the same seeds."""
     first: int | None = Field(default=None, ge=1)
-    """Only so many images, from the first: a test run of the whole."""
+    """Only so many images, from the first, and none of the others ever."""
+    test_run: int | None = Field(default=None, ge=1, le=1000)
+    """So many images, from the first, are rendered; the others wait until somebody lets them follow."""
 
 
 def _schedule_problems(image: ImageParameters) -> Iterator[tuple[str, str]]:

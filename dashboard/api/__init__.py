@@ -2,11 +2,11 @@
 
 from flask import Flask
 
-from dashboard.api import health, images, inputs, jobs, pipelines, word_lists, workers
+from dashboard.api import estimates, health, images, inputs, jobs, pipelines, presets, word_lists, workers
 
 
 def register_api(app: Flask) -> None:
     """Add all routes of the API."""
-    for module in (jobs, images, inputs, pipelines, word_lists, workers):
+    for module in (jobs, estimates, images, inputs, pipelines, presets, word_lists, workers):
         app.register_blueprint(module.blueprint, url_prefix="/api/v1")
     app.register_blueprint(health.blueprint)

@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from dashboard.pages import filters, login, routes, submission
+from dashboard.pages import filters, login, presets, routes, submission, words
 
 
 def register_pages(app: Flask) -> None:
@@ -10,5 +10,7 @@ def register_pages(app: Flask) -> None:
     app.register_blueprint(login.blueprint)
     app.register_blueprint(routes.blueprint)
     app.register_blueprint(submission.blueprint)
+    app.register_blueprint(presets.blueprint)
+    app.register_blueprint(words.blueprint)
     for function in (filters.ago, filters.duration, filters.in_order, filters.thousands, filters.told):
         app.add_template_filter(function)
