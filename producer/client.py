@@ -129,18 +129,22 @@ class Farm:
         return workers
 
     def wait(self, job_id: int, on_progress: Callable[[Json], None] | None = None) -> Json:
-        """Wait until a job has ended; returns the job. ``on_progress`` sees it at every look."""
+        """Wait until a job, or its test run, has ended; returns the job. ``on_progress`` sees it at every look."""
         while True:
             job = self.job(job_id)
             if on_progress is not None:
                 on_progress(job)
-            if job["state"] in FINAL_STATES:
+            if job["state"] in FINAL_STATES or test_run_ended(job):
                 return job
             time.sleep(POLL_SECONDS)
 
     def cancel(self, job_id: int) -> Json:
         """Cancel a job; what is finished is kept."""
         return self._send("POST", f"/api/v1/jobs/{job_id}/cancel")
+
+    def resume(self, job_id: int) -> Json:
+        """Go on with a paused job, or let the rest of a test run follow."""
+        return self._send("POST", f"/api/v1/jobs/{job_id}/resume")
 
     def images(self, job_id: int, state: str | None = None) -> Iterator[Json]:
         """All images of a job in the order of their index, fetched page by page."""
@@ -210,6 +214,12 @@ class Farm:
         if response.is_error:
             raise _error_of(response)
         return response
+
+
+def test_run_ended(job: Json) -> bool:
+    """Whether all that a test run renders is rendered, and the rest waits for somebody."""
+    counts = job["images"]
+    return job["test_images"] is not None and counts["completed"] + counts["failed"] >= job["test_images"]
 
 
 def _form_value(value: Any) -> str:
