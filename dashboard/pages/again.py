@@ -8,6 +8,7 @@ from typing import Any
 
 from flask import url_for
 from pydantic import ValidationError
+from sqlalchemy import Engine
 
 from dashboard.context import context
 from dashboard.pages.job_form import FORM_FIELDS, MAX_TEXT_CHARACTERS
@@ -39,7 +40,7 @@ def from_job(job_id: int) -> Start:
     farm = context()
     job = get_job(farm.engine, farm.board, job_id).job
     again = _again(job)
-    images = list(islice(_images(job_id), MAX_ROWS + 1))
+    images = list(islice(_images(farm.engine, job_id), MAX_ROWS + 1))
     given = _given(again.fields)
     notice = f"Filled in from job {job_id}. Change what you like, and submit it as a new job."
     too_many = f"Job {job_id} has {job.image_count:,} rows, more than fit here: download and choose them below."
@@ -89,16 +90,15 @@ def all_rows(job_id: int) -> Iterator[str]:
     """A job's rows as lines of JSON. Raises NotFoundError at once."""
     farm = context()
     job = get_job(farm.engine, farm.board, job_id).job
-    return (_line(row) + "\n" for row in _again(job).rows(_images(job_id)))
+    return (_line(row) + "\n" for row in _again(job).rows(_images(farm.engine, job_id)))
 
 
 def _again(job: Job) -> Again:
     return Again(context().catalog, job.pipeline, job.spec)
 
 
-def _images(job_id: int) -> Iterator[Mapping[str, Any]]:
+def _images(engine: Engine, job_id: int) -> Iterator[Mapping[str, Any]]:
     """The parameters of all images of a job, in the order of their index."""
-    engine = context().engine
     after: int | None = None
     while True:
         page = list_images(engine, job_id, _PAGE, after)

@@ -66,7 +66,7 @@ def submit() -> Response:
         receipt = submit_job(farm.engine, farm.catalog, farm.settings.pipeline, job.fields, intake, identity().name)
     except InvalidSubmissionError as error:
         keep_as_text(job)
-        page = render_form(job.given, error=error, preview=None if job.is_empty else _preview(job))
+        page = render_form(job.given, job=job, error=error, preview=None if job.is_empty else _preview(job))
         return _page(page, HTTPStatus.UNPROCESSABLE_ENTITY)
     unused = [column[:MAX_COLUMN_CHARACTERS] for column in receipt.ignored_columns[:MAX_COLUMNS_NAMED] if column]
     return redirect(url_for("pages.job", job_id=receipt.job_id, unused=unused), HTTPStatus.SEE_OTHER)
@@ -80,7 +80,7 @@ def check() -> Response:
     if request.headers.get("HX-Request"):
         return _page(render_template("_preview.html", **_preview_context(job, preview)))
     keep_as_text(job)
-    return _page(render_form(job.given, preview=preview, checked=True))
+    return _page(render_form(job.given, job=job, preview=preview))
 
 
 @blueprint.post("/jobs/new/restore")
@@ -123,7 +123,7 @@ def render_form(
     *,
     error: InvalidSubmissionError | None = None,
     preview: Preview | None = None,
-    checked: bool = False,
+    job: JobForm | None = None,
     notice: str | None = None,
     rows_url: str | None = None,
 ) -> str:
@@ -144,10 +144,9 @@ def render_form(
         axes=AXES,
         each_picture=EACH_PICTURE,
         presets=presets_of(farm.engine, identity().name),
-        checked=checked,
         notice=notice,
         rows_url=rows_url,
-        **_preview_context(None, preview),
+        **_preview_context(job, preview),
     )
 
 
