@@ -9,6 +9,7 @@ const TEXT_ENDINGS = ["txt", "csv", "tsv", "jsonl"];
 const MAX_TEXT_BYTES = 1_000_000;
 
 const form = document.getElementById("job-form");
+form.classList.add("live");
 const preview = new Preview(form);
 const uploads = new Uploads(form, () => preview.now());
 

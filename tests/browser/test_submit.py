@@ -2,13 +2,13 @@
 
 import base64
 import io
-import json
+import re
 from collections.abc import Iterator
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 from playwright.sync_api import Browser, Page, expect
-from running import RunningFarm, wait_until
+from running import RunningFarm
 from sheets import workbook
 from visit import RENDER_MILLISECONDS, SIZES, Watch, visit
 
@@ -48,7 +48,7 @@ def drop(page: Page, target: str, *files: tuple[str, str, bytes]) -> None:
 
 def submit(page: Page, button: str = "Submit job") -> int:
     page.get_by_role("button", name=button).click()
-    page.wait_for_url("**/jobs/*", wait_until="load")
+    page.wait_for_url(re.compile(r"/jobs/\d+(\?|$)"), wait_until="load")
     return int(page.url.split("?")[0].rpartition("/")[2])
 
 
@@ -67,12 +67,11 @@ def test_paste_see_the_error_mend_it_and_submit(farm: RunningFarm, browser: Brow
         expect(bad).to_have_count(2)
         expect(bad.first).to_contain_text("'many' is not possible")
         expect(bad.last).to_contain_text("250 is not divisible by 8")
-        expect(page.locator("tr", has=bad.first).get_by_role("rowheader")).to_have_text("3")
+        expect(page.locator("tr.wrong-row").get_by_role("rowheader")).to_have_text(["3", "4"])
         watch.check()
         prompts.fill("prompt,steps,size\na red fox,6,256x256\nan owl,6,256x256\na bear,6,256x256\n")
         verdict(page, "3 pictures")
         expect(bad).to_have_count(0)
-        assert farm.client.jobs(500) == [] or page.url.endswith("/jobs/new")
         job_id = submit(page)
         expect(page.locator(".tile.completed")).to_have_count(3, timeout=RENDER_MILLISECONDS)
         assert [image["num_inference_steps"] for image in farm.client.images(job_id)] == [6, 6, 6]
@@ -189,11 +188,11 @@ def test_again_with_changes_and_from_a_dropped_picture(farm: RunningFarm, seen: 
     restored = submit(page)
     farm.await_job(restored)
     (one,) = farm.client.images(restored)
-    # The very same picture.
-    assert one["sha256"] == image["sha256"] if "sha256" in one else one["seed"] == image["seed"] == 14
-    drop_nothing = picture(3)
+    # The very same picture, but for what the size of a batch does to the last bit.
+    differences = ImageChops.difference(farm.client.picture(one), farm.client.picture(image)).getextrema()
+    assert max(high for _, high in differences) <= 1
     page.goto("/jobs/new")
-    drop(page, "#job-form", ("other.png", "image/png", drop_nothing))
+    drop(page, "#job-form", ("other.png", "image/png", picture(3)))
     expect(page.get_by_role("alert")).to_contain_text("does not say what it was made from")
     assert all("422" in error for error in watch.errors)
 
@@ -204,7 +203,7 @@ def test_a_test_run_and_then_the_rest(farm: RunningFarm, seen: tuple[Page, Watch
     page.get_by_role("spinbutton", name="Steps").fill("6")
     verdict(page, "12 pictures")
     job_id = submit(page, "Test run: first 4")
-    expect(page.locator("#test-run")).to_contain_text("4 rendered, 8 wait", timeout=RENDER_MILLISECONDS)
+    expect(page.locator("#test-run")).to_contain_text("Test run: 4 rendered, 8 wait", timeout=RENDER_MILLISECONDS)
     assert farm.client.job(job_id)["images"] == {"total": 12, "completed": 4, "failed": 0, "cancelled": 0, "pending": 8}
     watch.check()
     page.get_by_role("button", name="Render the rest").click()
@@ -241,12 +240,12 @@ def test_words_templates_and_a_sweep(farm: RunningFarm, seen: tuple[Page, Watch]
     verdict(page, "6 pictures")
     page.get_by_label("Its values").fill("3..9 step 2")
     page.get_by_role("button", name="Add axis").click()
-    page.get_by_label("Axis").select_option("steps")
+    page.get_by_label("Axis", exact=True).select_option("steps")
     page.get_by_label("Its values").fill("5, 6")
     page.keyboard.press("Enter")
     verdict(page, "48 pictures")
     expect(page.get_by_label("Sweep")).to_have_value("guidance_scale: 3..9 step 2\nsteps: 5, 6")
-    expect(page.get_by_role("list", name="Axes of the sweep")).to_contain_text("4 values: 3, 5, 7, 9")
+    expect(page.get_by_role("list", name="Axes")).to_contain_text("4 values: 3, 5, 7, 9")
     expect(page.locator(".samples li").first).to_contain_text("a red fox")
     watch.check()
     job_id = submit(page)
@@ -297,6 +296,3 @@ def test_a_large_job_is_previewed_while_it_is_typed(farm: RunningFarm, seen: tup
     expect(page.locator("#verdict")).to_contain_text("20\N{NARROW NO-BREAK SPACE}000 pictures", timeout=30_000)
     expect(page.locator(".preview-table tbody tr")).to_have_count(100)
     watch.check()
-    # What has been measured by now says how long.
-    known = wait_until(lambda: farm.client._send("POST", "/api/v1/estimate", json={"prompts": ["a"]}), "an estimate")
-    assert json.dumps(known["image_count"]) == "1"
