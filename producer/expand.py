@@ -29,7 +29,7 @@ from producer.templates import TemplateError, Templates
 RANDOM_SEED_BITS = 32
 
 _PARAMETERS = tuple(name for name in ROW_FIELDS if name not in ("prompt", "seed"))
-_SPEC_FIELDS = (*JobSpec.model_fields, *_PARAMETERS, *ALIASES, "size")
+SPEC_FIELDS = (*JobSpec.model_fields, *_PARAMETERS, *ALIASES, "size")
 _FIELDS: dict[str, TypeAdapter[Any]] = {
     name: TypeAdapter(cast("type", Annotated[field.annotation, field]))
     for name, field in ImageParameters.model_fields.items()
@@ -178,9 +178,9 @@ def _check_count(seeds: int, combinations: int, seed: int) -> None:
 def _read_spec(fields: Mapping[str, Any]) -> tuple[JobSpec, dict[str, Any]]:
     """What concerns the job, and the parameters that are said once for all its images."""
     for name in fields:
-        if name not in _SPEC_FIELDS:
-            meant = suggestion(name, _SPEC_FIELDS)
-            remedy = f"did you mean {meant}?" if meant else f"the fields are {', '.join(_SPEC_FIELDS)}"
+        if name not in SPEC_FIELDS:
+            meant = suggestion(name, SPEC_FIELDS)
+            remedy = f"did you mean {meant}?" if meant else f"the fields are {', '.join(SPEC_FIELDS)}"
             raise InvalidSubmissionError([Problem(name, f"is no field of a job; {remedy}")])
     try:
         values = canonical(dict(fields))

@@ -10,16 +10,28 @@ from sqlalchemy.sql.elements import ColumnElement
 from farm.activity import note
 from farm.errors import InvalidSubmissionError, NotFoundError, Problem
 from farm.models import Preset
+from producer.expand import SPEC_FIELDS
+from producer.intake import ALIASES
 
 MAX_NAME_CHARACTERS = 80
 MAX_FIELDS_CHARACTERS = 200_000
+#: What the form knows beside a job's fields.
+FORM_ALONE = ("refiner", "each_picture")
+_MAX_ID = 2**63 - 1
 #: Presets that one person may have.
 MAX_PRESETS = 200
 
 
 def save_preset(engine: Engine, owner: str, name: str, fields: Mapping[str, str], *, shared: bool = False) -> int:
-    """Store a preset in place of the owner's of this name; returns its number. Raises InvalidSubmissionError."""
+    """Store a preset in place of the owner's of this name; returns its number. Raises InvalidSubmissionError.
+
+    ``fields`` are those of a job, and of its form, as text.
+    """
     name = name.strip()
+    for field in fields:
+        if field not in (*SPEC_FIELDS, *FORM_ALONE):
+            raise _refusal("fields", f"{field[:60]!r} is no field of a job; leave it out")
+    fields = {ALIASES.get(field, field): value for field, value in fields.items()}
     if not 0 < len(name) <= MAX_NAME_CHARACTERS or not name.isprintable():
         raise _refusal("preset_name", f"must have 1 to {MAX_NAME_CHARACTERS} printable characters")
     if not fields:
@@ -57,7 +69,7 @@ def presets_of(engine: Engine, owner: str) -> Sequence[Preset]:
 
 def get_preset(engine: Engine, preset_id: int, owner: str) -> Preset:
     """A preset that this owner sees; raises NotFoundError."""
-    query = select(Preset).where(Preset.id == preset_id, _visible(owner))
+    query = select(Preset).where(Preset.id == min(preset_id, _MAX_ID), _visible(owner))
     with Session(engine, expire_on_commit=False) as session:
         preset = session.scalar(query)
     if preset is None:

@@ -9,8 +9,7 @@ from werkzeug.exceptions import Forbidden
 from dashboard.api.submission import read_json_object
 from dashboard.auth import identity, may
 from dashboard.context import context
-from dashboard.queries.paging import MAX_ID
-from farm.errors import InvalidSubmissionError, NotFoundError, Problem
+from farm.errors import InvalidSubmissionError, Problem
 from farm.models import Preset
 from farm.roles import Role
 from producer.again import form_text
@@ -46,8 +45,6 @@ def create() -> tuple[Response, int]:
 def delete(preset_id: int) -> tuple[str, int]:
     """Remove a preset: its owner and operators may."""
     engine, who = context().engine, identity().name
-    if preset_id > MAX_ID:
-        raise NotFoundError(f"There is no preset {preset_id}.")
     preset = get_preset(engine, preset_id, who)
     if preset.owner != who and not may(Role.OPERATOR):
         raise Forbidden(f"The preset is {preset.owner}'s: its owner and operators may delete it.")

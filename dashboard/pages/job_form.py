@@ -14,6 +14,7 @@ from farm.spec import INPUT_FIELDS, CombinationError
 from farm.storage import sha256
 from producer.inputs import accept_input
 from producer.intake import FORMATS
+from producer.presets import FORM_ALONE
 from producer.preview import Column, as_text, columns_of, guess_format
 from producer.sweeps import read_sweep
 
@@ -38,7 +39,10 @@ FORM_FIELDS = (
     *parameters.names(),
 )
 #: What a preset keeps: how pictures are made, and neither of what nor what the job is called.
-PRESET_FIELDS = tuple(name for name in FORM_FIELDS if name not in ("name", "first", "test_run", "inputs"))
+PRESET_FIELDS = (
+    *(name for name in FORM_FIELDS if name not in ("name", "first", "test_run", "inputs")),
+    *FORM_ALONE,
+)
 #: Formats that text can be pasted in.
 TEXT_FORMATS = tuple(name for name in FORMATS if name != "xlsx")
 #: A file up to this size comes back with the page as text, since no page can choose a file again.

@@ -21,7 +21,7 @@ blueprint = Blueprint("presets", __name__)
 @blueprint.post("/jobs/new/presets")
 def save() -> Response:
     """Keep the form's fields, without its rows, under ``preset_name``."""
-    said = {name: request.form.get(name, "").strip() for name in (*PRESET_FIELDS, "refiner", "each_picture")}
+    said = {name: request.form.get(name, "").strip() for name in PRESET_FIELDS}
     fields = {name: value for name, value in said.items() if value and (name, value) != ("refiner", "yes")}
     name = request.form.get("preset_name", "")
     shared = request.form.get("preset_shared") == "yes"

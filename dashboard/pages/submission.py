@@ -13,6 +13,7 @@ from dashboard.pages import again, parameters
 from dashboard.pages.job_form import (
     EACH_PICTURE,
     FORM_FIELDS,
+    PRESET_FIELDS,
     TEXT_FORMATS,
     JobForm,
     header_digest,
@@ -49,7 +50,8 @@ def form() -> str:
         return render_form(start.given, notice=start.notice, rows_url=start.rows_url)
     if preset_id is not None:
         preset = get_preset(context().engine, preset_id, identity().name)
-        return render_form({**preset.fields}, notice=f"Loaded the preset “{preset.name}”.")
+        given = {name: text for name, text in preset.fields.items() if name in PRESET_FIELDS}
+        return render_form(given, notice=f"Loaded the preset “{preset.name}”.")
     return render_form({})
 
 

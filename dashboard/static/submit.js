@@ -14,6 +14,8 @@ const preview = new Preview(form);
 const uploads = new Uploads(form, () => preview.now());
 
 form.addEventListener("input", (event) => {
+  // What is pasted next may be something else.
+  if (event.target.id === "prompts" && !event.target.value) document.getElementById("format").value = "";
   if (preview.concerns(event.target)) preview.soon();
 });
 form.addEventListener("change", (event) => {

@@ -7,6 +7,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import Any
 
@@ -15,11 +16,14 @@ from conformance.cases import landscape, png
 from flask.testing import FlaskClient
 from PIL import Image
 from sheets import workbook
+from sqlalchemy import insert
 from werkzeug.test import TestResponse
 
 from dashboard.pages import again
 from farm import people
+from farm.models import RenderMinute
 from farm.roles import Role
+from farm.states import Stage
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202eevil"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -291,18 +295,24 @@ def test_presets_belong_to_their_owners(client: FlaskClient, stranger: FlaskClie
     other = people.add_user(engine, "other", Role.SUBMITTER)
     stranger.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {people.make_token(engine, other.user_id, 't')}"
     mine = client.post("/api/v1/presets", json={"name": "mine", "fields": {"steps": 3}}).get_json()
-    ours = client.post("/api/v1/presets", json={"name": "ours", "fields": {"a": [1, 2]}, "shared": True}).get_json()
+    ours = client.post("/api/v1/presets", json={"name": "ours", "fields": {"loras": [1, 2]}, "shared": True}).get_json()
     assert [one["name"] for one in stranger.get("/api/v1/presets").get_json()["presets"]] == ["ours"]
     assert stranger.delete(f"/api/v1/presets/{mine['id']}").status_code == 404
     assert stranger.delete(f"/api/v1/presets/{ours['id']}").status_code == 403
     assert send(stranger, f"/jobs/new/presets/{ours['id']}/delete").status_code == 403
-    theirs = stranger.post("/api/v1/presets", json={"name": "t", "fields": {"a": "1"}, "shared": True}).get_json()
+    theirs = stranger.post("/api/v1/presets", json={"name": "t", "fields": {"eta": "1"}, "shared": True}).get_json()
     # Operators may tidy up, and a name is taken only by its owner.
     assert client.delete(f"/api/v1/presets/{theirs['id']}").status_code == 204
     assert client.delete(f"/api/v1/presets/{2**63}").status_code == 404
     again = client.post("/api/v1/presets", json={"name": "mine", "fields": {"steps": 4}}).get_json()
-    assert (again["id"], again["fields"]) == (mine["id"], {"steps": "4"})
-    for body in ({}, {"name": "x"}, {"name": "x", "fields": {}}, {"name": "x", "fields": {"a": 1}, "shared": 3}):
+    assert (again["id"], again["fields"]) == (mine["id"], {"num_inference_steps": "4"})
+    for body in (
+        {},
+        {"name": "x"},
+        {"name": "x", "fields": {"prompts": "a"}},
+        {"name": "x", "fields": {}},
+        {"name": "x", "fields": {"eta": 1}, "shared": 3},
+    ):
         assert client.post("/api/v1/presets", json=body).status_code == 422
 
 
@@ -413,6 +423,31 @@ def test_only_who_may_steer_lets_the_rest_through(client: FlaskClient, stranger:
     assert stranger.post(f"/jobs/{job_id}/render-rest").status_code == 403
     assert "Render the rest" not in stranger.get(f"/jobs/{job_id}").text
     assert "Render the rest" in client.get(f"/jobs/{job_id}").text
+
+
+def test_a_preview_tells_how_long_it_takes_once_that_was_measured(client: FlaskClient, engine, farm) -> None:
+    with engine.begin() as connection:
+        measured = {"minute": datetime.now(UTC), "worker_id": "w", "pipeline": "tiny", "seconds": 20.0}
+        connection.execute(
+            insert(RenderMinute), [measured | {"stage": stage, "megapixel_steps": 10.0} for stage in Stage]
+        )
+    # Ten steps of a megapixel.
+    fields = {"prompts": "a", "size": "1000x1000", "num_inference_steps": "10"}
+    assert "About 20 s of a device&#39;s time; no worker serves this pipeline now." in preview(
+        client, **fields
+    ).replace("'", "&#39;")
+    farm.add_worker()
+    farm.add_worker("v")
+    assert "done in about 10 s" in preview(client, **fields)
+    answer = client.post("/api/v1/estimate", json={"prompts": ["a"], "size": "1000x1000", "steps": 10}).get_json()
+    assert (answer["device_seconds"], answer["seconds_until_done"], answer["workers"]) == (20, 10, 2)
+
+
+def test_the_pages_of_job_and_picture_lead_to_the_form(client: FlaskClient, farm) -> None:
+    job_id = farm.complete(2)
+    assert f"/jobs/new?from_job={job_id}&amp;image=1" in client.get(f"/jobs/{job_id}/images/1").text
+    assert f'/jobs/new?from_job={job_id}"' in client.get(f"/jobs/{job_id}").text
+    assert client.post(f"/jobs/new/presets/{10**19 - 1}/delete").status_code == 404
 
 
 def test_the_api_estimates(client: FlaskClient, row_counts: RowCounts) -> None:
