@@ -1,5 +1,6 @@
 // Asks the farm what the form would become, and shows its answer: at most one question is on its way.
 const PAUSE_MILLISECONDS = 450;
+const MAX_PAUSE_MILLISECONDS = 5_000;
 // Files beyond this are sent when they are chosen and when somebody asks, not with every key.
 const LARGE_BYTES = 4_000_000;
 const NOT_PREVIEWED = new Set(["preset_name", "preset_shared", "restore_file", "pictures_file"]);
@@ -9,6 +10,7 @@ export class Preview {
   #place = document.getElementById("preview");
   #timer;
   #request;
+  #pause = PAUSE_MILLISECONDS;
 
   constructor(form) {
     this.#form = form;
@@ -28,7 +30,7 @@ export class Preview {
     const file = this.#form.elements.file.files[0];
     if (file && file.size > LARGE_BYTES) return;
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.now(), PAUSE_MILLISECONDS);
+    this.#timer = setTimeout(() => this.now(), this.#pause);
   }
 
   async now({ confirm = false, announce = false } = {}) {
@@ -36,6 +38,7 @@ export class Preview {
     this.#request?.abort();
     const request = (this.#request = new AbortController());
     this.#place.setAttribute("aria-busy", "true");
+    const asked = performance.now();
     try {
       const response = await fetch(this.#form.dataset.preview, {
         method: "POST",
@@ -46,6 +49,8 @@ export class Preview {
       if (response.ok) this.#show(await response.text());
       else this.#say(`The farm cannot preview this (${response.status}). ${await reason(response)}`);
       this.#tell(announce);
+      // What takes the farm long is not asked with every pause in typing.
+      this.#pause = Math.min(Math.max(PAUSE_MILLISECONDS, performance.now() - asked), MAX_PAUSE_MILLISECONDS);
     } catch (error) {
       if (error.name !== "AbortError") this.#say("The farm does not answer. What you wrote is kept; try again.");
     }
