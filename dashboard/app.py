@@ -17,7 +17,7 @@ from farm.settings import Settings
 from farm.storage import open_store
 
 #: More fields than a form of ours ever has.
-MAX_FORM_PARTS = 100
+MAX_FORM_PARTS = 200
 MAX_FORM_MEMORY = 32 * 2**20
 
 

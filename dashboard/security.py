@@ -17,8 +17,8 @@ def register_security(app: Flask, settings: Settings) -> None:
         parts = urlsplit(settings.s3_public_endpoint_url)
         pictures = f" {parts.scheme}://{parts.netloc}"
     policy = (
-        f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:{pictures}; connect-src 'self'; "
-        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:{pictures}; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     )
 
     @app.before_request

@@ -32,6 +32,7 @@ for command in (
     commands.jobs,
     commands.show,
     commands.cancel,
+    commands.resume,
     commands.download,
     commands.grid,
     commands.words,

@@ -16,6 +16,8 @@ from farm.errors import FarmError
 TEXT_NAME = "farm"
 #: Namespace of the XMP property that holds it in JPEG and WebP.
 XMP_NAMESPACE = "https://sdxl-farm.org/xmp/1/"
+#: More than any picture of a farm has; decoding larger ones would cost memory for nothing.
+MAX_PIXELS = 64_000_000
 _XMP = re.compile(rb'farm:json="([^"]*)"')
 
 
@@ -63,7 +65,10 @@ def read_parameters(data: bytes) -> dict[str, Any]:
     text = _latents_text(data) or _picture_text(data)
     if text is None:
         raise NoParametersError("This file does not say what it was made from: no picture of a farm, or saved anew.")
-    document: dict[str, Any] = json.loads(text)
+    try:
+        document: dict[str, Any] = json.loads(text)
+    except (ValueError, RecursionError):
+        raise NoParametersError("This file does not say what it was made from: what it holds is no JSON.") from None
     return document
 
 
@@ -82,10 +87,12 @@ def _latents_text(data: bytes) -> str | None:
 def _picture_text(data: bytes) -> str | None:
     try:
         picture = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP"))
+        if picture.width * picture.height > MAX_PIXELS:
+            return None
         # PNG keeps text after the pixels too.
         picture.load()
-    except (UnidentifiedImageError, OSError, SyntaxError):
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
     text = getattr(picture, "text", {}).get(TEXT_NAME)
     found = _XMP.search(picture.info.get("xmp", b"")) if text is None else None
-    return unescape(found[1].decode()) if found else text
+    return unescape(found[1].decode("utf-8", "replace")) if found else text

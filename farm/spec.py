@@ -12,6 +12,7 @@ Pictures that go in are named by their content: ``sha256:`` and 64 hexadecimal d
 import json
 import re
 from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -217,6 +218,10 @@ class SharedParameters(BaseModel):
         return self.scheduler_entry.alone or self.padding_mask_crop is not None
 
 
+#: Their values all at once: jobs have up to a million images.
+_shared_values = itemgetter(*SharedParameters.model_fields)
+
+
 class ImageParameters(SharedParameters):
     """Everything that decides what one picture looks like."""
 
@@ -257,8 +262,8 @@ class ImageParameters(SharedParameters):
         Their shared parameters are equal, and all or none of them have a picture to start from, a mask and a negative
         prompt: diffusers takes one per image, but has a different unconditional embedding for "none" (zeros).
         """
-        shared = tuple(getattr(self, name) for name in SharedParameters.model_fields)
-        return (*shared, self.negative_prompt is None, self.image is None, self.mask_image is None)
+        apart = (self.negative_prompt is None, self.image is None, self.mask_image is None)
+        return (*_shared_values(self.__dict__), *apart)
 
     @model_validator(mode="before")
     @classmethod
@@ -332,7 +337,9 @@ class JobSpec(BaseModel):
     sweep: dict[str, list[Any]] = Field(default_factory=dict)
     """Parameters that take several values in turn. All combinations of a prompt have the same seeds."""
     first: int | None = Field(default=None, ge=1)
-    """Only so many images, from the first: a test run of the whole."""
+    """Only so many images, from the first, and none of the others ever."""
+    test_run: int | None = Field(default=None, ge=1, le=1000)
+    """So many images, from the first, are rendered; the others wait until somebody lets them follow."""
 
 
 def _schedule_problems(image: ImageParameters) -> Iterator[tuple[str, str]]:

@@ -151,12 +151,12 @@ class Farm:
         return link
 
     def wait(self, job_id: int, on_progress: Callable[[Json], None] | None = None) -> Json:
-        """Wait until a job has ended; returns the job. ``on_progress`` sees it at every look."""
+        """Wait until a job, or its test run, has ended; returns the job. ``on_progress`` sees it at every look."""
         while True:
             job = self.job(job_id)
             if on_progress is not None:
                 on_progress(job)
-            if job["state"] in FINAL_STATES:
+            if job["state"] in FINAL_STATES or test_run_ended(job):
                 return job
             time.sleep(POLL_SECONDS)
 
@@ -240,6 +240,12 @@ class Farm:
         if response.is_error:
             raise _error_of(response)
         return response
+
+
+def test_run_ended(job: Json) -> bool:
+    """Whether all that a test run renders is rendered, and the rest waits for somebody."""
+    counts = job["images"]
+    return job["test_images"] is not None and counts["completed"] + counts["failed"] >= job["test_images"]
 
 
 def _form_value(value: Any) -> str:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from farm.errors import FarmError, InvalidSubmissionError
 from producer import grids
-from producer.client import DownloadProgress, Farm, Json
+from producer.client import DownloadProgress, Farm, Json, test_run_ended
 from producer.intake import ALIASES
 
 #: Exit status for input that was refused, as of a wrong command line.
@@ -69,7 +69,10 @@ def submit(
     column: Annotated[
         list[str] | None, typer.Option(metavar="TITLE=NAME", help="Which parameter a column of the file is.")
     ] = None,
-    first: Annotated[int | None, typer.Option(help="Render only so many images: a test run.")] = None,
+    first: Annotated[int | None, typer.Option(help="Take only so many images, and never the others.")] = None,
+    test_run: Annotated[
+        int | None, typer.Option(help="Render so many images; `farm resume` lets the others follow.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Image k of the job gets this seed + k.  [default: random]")] = None,
     images_per_prompt: Annotated[int | None, typer.Option(help="Pictures per prompt, each with its own seed.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="At most so many images in one pipeline call.")] = None,
@@ -123,6 +126,7 @@ def submit(
             "templates": templates,
             "template_samples": template_samples,
             "first": first,
+            "test_run": test_run,
         }
         fields: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
         for assignment in parameter or []:
@@ -149,7 +153,7 @@ def submit(
             print_json({**receipt, "job": job, "files": [str(path) for path in files]}, only_if=as_json)
             if not as_json:
                 _print_end(job, directory)
-            if job["state"] != "completed":
+            if job["state"] != "completed" and not test_run_ended(job):
                 raise typer.Exit(1)
 
 
@@ -236,6 +240,15 @@ def cancel(job_id: JobArgument, as_json: JsonOption = False) -> None:
             output.print(f"Job {job_id} is cancelled; {job['images']['completed']} pictures are kept.", highlight=False)
 
 
+def resume(job_id: JobArgument, as_json: JsonOption = False) -> None:
+    """Go on with a paused job, or let the rest of a test run follow."""
+    with friendly_errors(), Farm() as farm:
+        job = farm.resume(job_id)
+        print_json(job, only_if=as_json)
+        if not as_json:
+            output.print(f"Job {job_id} goes on; {job['images']['pending']} pictures are to come.", highlight=False)
+
+
 def download(
     job_id: JobArgument,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; made if it is not there.")],
@@ -294,7 +307,7 @@ def wait_for(farm: Farm, job_id: int) -> Json:
         def on_progress(job: Json) -> None:
             counts = job["images"]
             ended = counts["completed"] + counts["failed"] + counts["cancelled"]
-            progress.update(task, total=counts["total"], completed=ended)
+            progress.update(task, total=job["test_images"] or counts["total"], completed=ended)
 
         return farm.wait(job_id, on_progress)
 
@@ -371,7 +384,12 @@ def _print_receipt(farm: Farm, receipt: Json) -> None:
 def _print_end(job: Json, directory: Path | None) -> None:
     counts = job["images"]
     kept = f", saved in {directory}" if directory is not None else ""
-    output.print(f"{job['state']}: {counts['completed']} pictures{kept}", highlight=False)
+    if test_run_ended(job):
+        rest = counts["total"] - job["test_images"]
+        output.print(f"test run: {counts['completed']} pictures{kept}", highlight=False)
+        output.print(f"{rest} more wait; let them follow with: farm resume {job['id']}", highlight=False)
+    else:
+        output.print(f"{job['state']}: {counts['completed']} pictures{kept}", highlight=False)
     for error in job["errors"]:
         messages.print(f"{error['count']} x {_plain(error['message'])}", style="red", highlight=False)
 

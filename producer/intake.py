@@ -8,11 +8,13 @@ and one that looks like a misspelt parameter is refused.
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import PurePath
 from typing import Any
 
+from farm.errors import InvalidSubmissionError
 from farm.spec import ROW_FIELDS, CombinationError, ImageParameters
 from producer.tables import TABLES, Cells, decode, numbered_lines, read_cells, refusal
 
@@ -26,7 +28,8 @@ ALIASES = {
 #: Parameters for which null says something: a default of the pipeline that is not wanted.
 _NULLABLE = tuple(name for name, field in ImageParameters.model_fields.items() if field.default is None)
 _TEXTS = ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2")
-_KNOWN = (*ROW_FIELDS, *ALIASES, "size")
+#: What a column, or a field of an object, may be called.
+KNOWN = (*ROW_FIELDS, *ALIASES, "size")
 _SIZE = re.compile(r"\s*(\d+)\s*[xX]\s*(\d+)\s*")
 
 
@@ -98,7 +101,7 @@ def canonical(values: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def suggestion(name: str, known: tuple[str, ...] = _KNOWN) -> str | None:
+def suggestion(name: str, known: tuple[str, ...] = KNOWN) -> str | None:
     """The known name that ``name`` is probably a misspelling of."""
     matches = difflib.get_close_matches(name.lower().replace(" ", "_").replace("-", "_"), known, n=1, cutoff=0.8)
     return matches[0] if matches else None
@@ -112,25 +115,36 @@ def _read_table(lines: Iterator[Cells], mapping: Mapping[str, str]) -> Intake:
     """Rows under a header."""
     _, header = next(lines, (1, []))
     columns, ignored = _read_header(header, mapping)
-    rows = [
-        _read_cells(cells, columns, len(header), line) for line, cells in lines if any(cell.strip() for cell in cells)
-    ]
-    return Intake(rows, ignored)
+    filled = ((line, cells) for line, cells in lines if any(cell.strip() for cell in cells))
+    return Intake(_all_rows(partial(_read_cells, cells, columns, len(header), line) for line, cells in filled), ignored)
+
+
+def _all_rows(read: Iterator[Callable[[], Row]]) -> list[Row]:
+    """The rows of a file, or every problem that keeps one from being read."""
+    rows, problems = [], []
+    for read_row in read:
+        try:
+            rows.append(read_row())
+        except InvalidSubmissionError as error:
+            problems += error.problems
+    if problems:
+        raise InvalidSubmissionError(problems)
+    return rows
 
 
 def _read_header(header: list[str], mapping: Mapping[str, str]) -> tuple[dict[int, str], list[str]]:
     for title, parameter in mapping.items():
         if title not in header:
             raise refusal("columns", f"there is no column {title[:60]!r}, only {', '.join(map(repr, header))}", line=1)
-        if parameter and parameter not in _KNOWN:
+        if parameter and parameter not in KNOWN:
             raise refusal("columns", f"{title[:60]!r} cannot be {parameter[:60]!r}, which is no parameter", line=1)
     columns: dict[int, str] = {}
     ignored = []
     for position, title in enumerate(header):
-        name = mapping.get(title, title.strip().lower().replace(" ", "_"))
+        name = parameter_of(title, mapping)
         if title in mapping and not name:
             ignored.append(title.strip())
-        elif name in _KNOWN:
+        elif name in KNOWN:
             if name in columns.values():
                 raise refusal(name, "is the title of two columns; remove one", line=1)
             columns[position] = name
@@ -143,6 +157,11 @@ def _read_header(header: list[str], mapping: Mapping[str, str]) -> tuple[dict[in
     if "prompt" not in columns.values():
         raise refusal("prompt", f"there is no such column, only {', '.join(map(repr, header))}; add it", line=1)
     return columns, ignored
+
+
+def parameter_of(title: str, mapping: Mapping[str, str]) -> str:
+    """The parameter that a column of this title sets, if its name is one."""
+    return mapping.get(title, title.strip().lower().replace(" ", "_"))
 
 
 def _read_cells(cells: list[str], columns: dict[int, str], width: int, line: int) -> Row:
@@ -158,28 +177,29 @@ def _read_cells(cells: list[str], columns: dict[int, str], width: int, line: int
 
 
 def _read_jsonl(text: str) -> Intake:
-    rows = []
-    for number, line in numbered_lines(text):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise refusal("file", f"is no JSON: {error}", number) from None
-        if isinstance(values, str):
-            values = {"prompt": values}
-        if not isinstance(values, dict):
-            raise refusal("file", 'must be an object such as {"prompt": "a fox"}, or a string', number)
-        rows.append(object_row(values, number))
-    return Intake(rows)
+    return Intake(
+        _all_rows(partial(_read_object, line, number) for number, line in numbered_lines(text) if line.strip())
+    )
+
+
+def _read_object(line: str, number: int) -> Row:
+    try:
+        values = json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise refusal("file", f"is no JSON: {error}", number) from None
+    if isinstance(values, str):
+        values = {"prompt": values}
+    if not isinstance(values, dict):
+        raise refusal("file", 'must be an object such as {"prompt": "a fox"}, or a string', number)
+    return object_row(values, number)
 
 
 def object_row(values: dict[str, Any], line: int | None) -> Row:
     """A row from a JSON object. Raises InvalidSubmissionError for names that the farm does not know."""
     for name in values:
-        if name not in _KNOWN:
+        if name not in KNOWN:
             meant = suggestion(name)
-            remedy = f"did you mean {meant}?" if meant else f"the fields are {', '.join(_KNOWN)}"
+            remedy = f"did you mean {meant}?" if meant else f"the fields are {', '.join(KNOWN)}"
             raise refusal(name, f"is no parameter of an image; {remedy}", line)
     if "prompt" not in values:
         raise refusal("prompt", "is missing; add it", line)

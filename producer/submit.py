@@ -12,7 +12,7 @@ from farm.activity import note
 from farm.catalog import Catalog
 from farm.database import wake_producer
 from farm.models import Job
-from producer.batching import group_to_batches
+from producer.batching import batches_of
 from producer.expand import plan_job
 from producer.inputs import find_inputs
 from producer.intake import Intake
@@ -30,6 +30,8 @@ class Receipt:
     batch_count: int
     seed: int
     ignored_columns: tuple[str, ...]
+    test_images: int | None = None
+    """Set when only so many images are rendered until somebody lets the rest follow."""
 
 
 def submit_job(
@@ -47,7 +49,8 @@ def submit_job(
         lambda refs: find_inputs(engine, refs),
         lambda: word_lists(engine),
     )
-    batches = group_to_batches(plan.images, plan.spec.batch_size or plan.pipeline.batch_size)
+    batches, tested = batches_of(plan)
+    is_test = tested < len(batches)
     row = {
         "name": plan.spec.name or plan.images[0].prompt[:_NAME_LENGTH],
         "owner": owner,
@@ -55,6 +58,7 @@ def submit_job(
         "priority": plan.spec.priority,
         "spec": {**plan.given, **plan.spec.model_dump(mode="json", exclude_unset=True), "seed": plan.seed},
         "image_count": len(plan.images),
+        "test_images": plan.spec.test_run if is_test else None,
     }
     with engine.begin() as connection:
         job_id = connection.execute(insert(Job).values(row).returning(Job.id)).scalar_one()
@@ -66,9 +70,10 @@ def submit_job(
         )
         raw = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
         with raw.cursor() as cursor:
-            with cursor.copy("COPY batches (id, job_id, parameters) FROM STDIN") as copy:
-                for batch_id, batch in zip(batch_ids, batches, strict=True):
-                    copy.write_row((batch_id, job_id, batch.parameters.model_dump_json(exclude_none=True)))
+            with cursor.copy("COPY batches (id, job_id, held, parameters) FROM STDIN") as copy:
+                for place, (batch_id, batch) in enumerate(zip(batch_ids, batches, strict=True)):
+                    parameters = batch.parameters.model_dump_json(exclude_none=True)
+                    copy.write_row((batch_id, job_id, place >= tested, parameters))
             with cursor.copy(
                 'COPY images (job_id, "index", batch_id, prompt, negative_prompt, seed, parameters) FROM STDIN'
             ) as copy:
@@ -77,6 +82,8 @@ def submit_job(
                         image = plan.images[index]
                         own = json.dumps(own) if (own := image.own()) else None
                         copy.write_row((job_id, index, batch_id, image.prompt, image.negative_prompt, image.seed, own))
-        note(connection, owner, "job.submit", job_id, images=len(plan.images))
+        details = {"test_images": row["test_images"]} if is_test else {}
+        note(connection, owner, "job.submit", job_id, images=len(plan.images), **details)
         wake_producer(connection)
-    return Receipt(job_id, len(plan.images), len(batches), plan.seed, tuple(intake.ignored_columns))
+    ignored = tuple(intake.ignored_columns)
+    return Receipt(job_id, len(plan.images), len(batches), plan.seed, ignored, plan.spec.test_run if is_test else None)

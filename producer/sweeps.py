@@ -13,7 +13,7 @@ from producer.intake import ALIASES, canonical, suggestion
 MAX_AXES = 6
 #: Combinations of one sweep.
 MAX_CELLS = 100_000
-_AXES = (*ROW_FIELDS, *ALIASES, "size")
+AXES = (*ROW_FIELDS, *ALIASES, "size")
 _RANGE = re.compile(r"\s*(-?[\d.]+)\s*\.\.\s*(-?[\d.]+)(?:\s+(?:step|by)\s+(-?[\d.]+))?\s*")
 
 Sweep = dict[str, list[Any]]
@@ -31,9 +31,9 @@ def read_sweep(value: Any) -> Sweep:
         raise _refusal('must be an object such as {"guidance_scale": [3, 5, 7]}')
     sweep: Sweep = {}
     for name, values in given.items():
-        if name not in _AXES:
+        if name not in AXES:
             meant = suggestion(str(name))
-            remedy = f"did you mean {meant}?" if meant else f"the parameters are {', '.join(_AXES)}"
+            remedy = f"did you mean {meant}?" if meant else f"the parameters are {', '.join(AXES)}"
             raise _refusal(f"{str(name)[:60]!r} is no parameter; {remedy}")
         sweep[name] = _values(name, values)
     if len(sweep) > MAX_AXES:

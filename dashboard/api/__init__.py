@@ -5,12 +5,14 @@ from flask import Flask
 from dashboard.api import (
     activities,
     archive,
+    estimates,
     health,
     images,
     inputs,
     jobs,
     people,
     pipelines,
+    presets,
     queues,
     word_lists,
     workers,
@@ -19,6 +21,8 @@ from dashboard.api import (
 
 def register_api(app: Flask) -> None:
     """Add all routes of the API."""
-    for module in (jobs, images, archive, inputs, pipelines, queues, word_lists, workers, people, activities):
+    for module in (jobs, estimates, images, archive, inputs, pipelines, presets, queues, word_lists, workers):
+        app.register_blueprint(module.blueprint, url_prefix="/api/v1")
+    for module in (people, activities):
         app.register_blueprint(module.blueprint, url_prefix="/api/v1")
     app.register_blueprint(health.blueprint)

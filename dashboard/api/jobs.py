@@ -138,6 +138,7 @@ def job_json(view: JobView) -> dict[str, Any]:
         "priority": job.priority,
         "state": job.state.value,
         "paused": job.paused_at is not None,
+        "test_images": job.test_images,
         "images": {
             "total": job.image_count,
             "completed": job.images_completed,
@@ -168,6 +169,7 @@ def _submit(fields: dict[str, Any], intake: Intake) -> Response:
             "batch_count": receipt.batch_count,
             "seed": receipt.seed,
             "ignored_columns": list(receipt.ignored_columns),
+            "test_images": receipt.test_images,
         }
     )
     response.status = HTTPStatus.CREATED

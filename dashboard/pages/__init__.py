@@ -14,14 +14,16 @@ from dashboard.pages import (
     operate,
     people,
     pictures,
+    presets,
     submission,
     watching,
+    words,
 )
 
 
 def register_pages(app: Flask) -> None:
     """Add all pages, and the filters that their templates use."""
-    for module in (login, jobs, watching, submission, gallery, pictures, compare, grid, operate):
+    for module in (login, jobs, watching, submission, presets, words, gallery, pictures, compare, grid, operate):
         app.register_blueprint(module.blueprint)
     for module in (account, people, activities):
         app.register_blueprint(module.blueprint)

@@ -20,11 +20,6 @@ class Field:
 
 #: Per group, its fields with an example of what they take.
 _GROUPS: dict[str, dict[str, str]] = {
-    "Many from one": {
-        "sweep": "guidance_scale: 3..9 step 2; steps: 20, 40",
-        "templates": "braces are braces",
-        "template_samples": "1, with random",
-    },
     "Start from a picture": {
         "image": "the picture to start from",
         "mask_image": "white is painted anew",

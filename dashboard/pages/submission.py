@@ -1,4 +1,4 @@
-"""The form for a new job."""
+"""The form for a new job: shown, checked, submitted."""
 
 from http import HTTPStatus
 from typing import Any
@@ -6,30 +6,35 @@ from typing import Any
 from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from dashboard.auth import identity
+from dashboard.arguments import integer
+from dashboard.auth import identity, require_steering
 from dashboard.context import context
-from dashboard.pages import parameters
+from dashboard.pages import again, parameters
+from dashboard.pages.job_form import (
+    EACH_PICTURE,
+    FORM_FIELDS,
+    PRESET_FIELDS,
+    TEXT_FORMATS,
+    JobForm,
+    header_digest,
+    keep_as_text,
+    read_job_form,
+)
+from dashboard.pages.summary import Summary, summarise
+from dashboard.queries.jobs import get_job
+from farm.control import resume_job
 from farm.errors import InvalidSubmissionError, Problem
-from farm.spec import INPUT_FIELDS
-from producer.inputs import accept_input
-from producer.intake import Intake, read_file
+from producer.inputs import find_inputs
+from producer.intake import KNOWN, read_file
+from producer.presets import get_preset, presets_of
+from producer.preview import MAX_COLUMNS_MAPPED, Preview, preview_job
 from producer.submit import submit_job
+from producer.sweeps import AXES
+from producer.words import word_lists
+
+__all__ = ["FORM_FIELDS", "blueprint"]
 
 blueprint = Blueprint("submission", __name__)
-
-FORM_FIELDS = (
-    "name",
-    "pipeline",
-    "negative_prompt",
-    "size",
-    "num_inference_steps",
-    "guidance_scale",
-    "refiner_split",
-    "seed",
-    "images_per_prompt",
-    "first",
-    *parameters.names(),
-)
 
 #: Beyond these a note about unused columns says nothing more, and addresses have limits.
 MAX_COLUMNS_NAMED = 10
@@ -38,51 +43,95 @@ MAX_COLUMN_CHARACTERS = 60
 
 @blueprint.get("/jobs/new")
 def form() -> str:
-    """The empty form."""
-    return _page({}, None)
+    """The form: empty, or filled from ``preset``, or from ``from_job`` (of which ``image`` picks one picture)."""
+    job_id, index, preset_id = integer("from_job"), integer("image"), integer("preset")
+    if job_id is not None:
+        start = again.from_job(job_id) if index is None else again.from_image(job_id, index)
+        return render_form(start.given, notice=start.notice, rows_url=start.rows_url)
+    if preset_id is not None:
+        preset = get_preset(context().engine, preset_id, identity().name)
+        given = {name: text for name, text in preset.fields.items() if name in PRESET_FIELDS}
+        return render_form(given, notice=f"Loaded the preset “{preset.name}”.")
+    return render_form({})
 
 
 @blueprint.post("/jobs/new")
 def submit() -> Response:
-    """Take the form; refused, it comes back as it was, with what is wrong beside its fields."""
+    """Take the form; refused, it comes back as it was, with what is wrong beside its fields and in its rows."""
     farm = context()
-    given = {name: request.form.get(name, "").strip() for name in FORM_FIELDS}
-    fields: dict[str, Any] = {name: value for name, value in given.items() if value}
-    if request.form.get("refiner") == "no":
-        fields["refiner_split"] = "none"
+    job = read_job_form()
     try:
-        fields |= _uploaded()
-        receipt = submit_job(
-            farm.engine, farm.catalog, farm.settings.pipeline, fields, _read_prompts(), identity().name
-        )
+        job.check()
+        if job.is_empty:
+            raise InvalidSubmissionError([Problem("prompt", "is empty; write at least one, or choose a file")])
+        intake = read_file(job.filename, job.data, job.columns)
+        receipt = submit_job(farm.engine, farm.catalog, farm.settings.pipeline, job.fields, intake, identity().name)
     except InvalidSubmissionError as error:
-        # Files may hold escapes that no page can: they are shown as question marks.
-        page = _page(request.form.to_dict(), error).encode("utf-8", "replace")
-        return Response(page, HTTPStatus.UNPROCESSABLE_ENTITY, mimetype="text/html")
+        keep_as_text(job)
+        page = render_form(job.given, job=job, error=error, preview=None if job.is_empty else _preview(job))
+        return _page(page, HTTPStatus.UNPROCESSABLE_ENTITY)
     unused = [column[:MAX_COLUMN_CHARACTERS] for column in receipt.ignored_columns[:MAX_COLUMNS_NAMED] if column]
     return redirect(url_for("pages.job", job_id=receipt.job_id, unused=unused), HTTPStatus.SEE_OTHER)
 
 
-def _uploaded() -> dict[str, Any]:
-    """The pictures that came with the form, stored, under the names of their fields."""
-    found: dict[str, list[str]] = {}
-    for field in INPUT_FIELDS:
-        for file in request.files.getlist(f"{field}_file"):
-            if file.filename:
-                found.setdefault(field, []).append(_store(field, file.read()))
-    return {field: refs if field == "control_image" else refs[0] for field, refs in found.items()}
+@blueprint.post("/jobs/new/preview")
+def check() -> Response:
+    """What submitting would do: to our script the preview alone, to everybody else the page with it. Writes no job."""
+    job = read_job_form()
+    preview = None if job.is_empty else _preview(job)
+    if request.headers.get("HX-Request"):
+        return _page(render_template("_preview.html", **_preview_context(job, preview)))
+    keep_as_text(job)
+    return _page(render_form(job.given, job=job, preview=preview))
 
 
-def _store(field: str, data: bytes) -> str:
-    farm = context()
+@blueprint.post("/jobs/new/restore")
+def restore() -> Response:
+    """The form as a picture of a farm says it was made."""
+    file = request.files.get("restore_file")
     try:
-        return accept_input(farm.engine, farm.store, data).ref
+        start = again.from_picture(b"" if file is None else file.read())
     except InvalidSubmissionError as error:
-        raise InvalidSubmissionError([Problem(field, problem.message) for problem in error.problems]) from None
+        return _page(render_form(request.form.to_dict(), error=error), HTTPStatus.UNPROCESSABLE_ENTITY)
+    return _page(render_form(start.given, notice=start.notice))
 
 
-def _page(given: dict[str, str], error: InvalidSubmissionError | None) -> str:
+@blueprint.get("/jobs/<int:job_id>/rows.jsonl")
+def rows(job_id: int) -> Response:
+    """All rows of a job as a file that can be submitted again, with the fields that the form is filled with."""
+    name = f"job-{job_id}-rows.jsonl"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(again.all_rows(job_id), mimetype="application/jsonl", headers=headers)
+
+
+@blueprint.post("/jobs/<int:job_id>/render-rest")
+def render_rest(job_id: int) -> Response:
+    """Let the images follow that waited for the end of the test run."""
     farm = context()
+    require_steering(get_job(farm.engine, farm.board, job_id).job)
+    resume_job(farm.engine, job_id, identity().name)
+    return redirect(url_for("pages.job", job_id=job_id), HTTPStatus.SEE_OTHER)
+
+
+@blueprint.get("/jobs/<int:job_id>/fragments/test-run")
+def test_run(job_id: int) -> str:
+    """How far the test run of a job is; nothing once it is over."""
+    farm = context()
+    return render_template("_test_run.html", view=get_job(farm.engine, farm.board, job_id))
+
+
+def render_form(
+    given: dict[str, str],
+    *,
+    error: InvalidSubmissionError | None = None,
+    preview: Preview | None = None,
+    job: JobForm | None = None,
+    notice: str | None = None,
+    rows_url: str | None = None,
+) -> str:
+    """The page of the form, with these fields filled in."""
+    farm = context()
+    problems = list(error.problems) if error else list(preview.problems) if preview else []
     return render_template(
         "new_job.html",
         catalog=farm.catalog,
@@ -90,21 +139,57 @@ def _page(given: dict[str, str], error: InvalidSubmissionError | None) -> str:
         groups=parameters.groups(),
         given=given,
         filled=[name for name, value in given.items() if value],
-        problems=error.problems if error else [],
+        problems=problems,
         total=error.total if error else 0,
+        refused=error is not None,
+        formats=TEXT_FORMATS,
+        axes=AXES,
+        each_picture=EACH_PICTURE,
+        presets=presets_of(farm.engine, identity().name),
+        notice=notice,
+        rows_url=rows_url,
+        **_preview_context(job, preview),
     )
 
 
-def _read_prompts() -> Intake:
-    """What was pasted, or the file."""
-    file = request.files.get("file")
-    pasted = request.form.get("prompts", "")
-    if file is None or not file.filename:
-        if not pasted.strip():
-            raise InvalidSubmissionError([Problem("prompt", "is empty; write at least one, or choose a file")])
-        return read_file("pasted.txt", pasted.encode())
-    if pasted.strip():
-        raise InvalidSubmissionError(
-            [Problem("file", "cannot be sent together with pasted prompts; clear one of them")]
-        )
-    return read_file(file.filename, file.read())
+def _preview(job: JobForm) -> Preview:
+    """The preview of the form's rows, with the columns as they were said to be."""
+    farm = context()
+    preview = preview_job(
+        farm.catalog,
+        farm.settings.pipeline,
+        job.fields,
+        job.filename,
+        job.data,
+        job.columns,
+        lambda refs: find_inputs(farm.engine, refs),
+        lambda: word_lists(farm.engine),
+    )
+    if job.problems:
+        preview.problems = [*job.problems, *preview.problems]
+        preview.problem_count += len(job.problems)
+        preview.plan = None
+    return preview
+
+
+def _preview_context(job: JobForm | None, preview: Preview | None) -> dict[str, Any]:
+    """What the template of the preview needs."""
+    summary: Summary | None = None
+    sheet = preview.sheet if preview else None
+    if preview is not None and preview.plan is not None and sheet is not None:
+        summary = summarise(preview.plan, preview.batches, sheet.row_count)
+    return {
+        "preview": preview,
+        "form_problems": job.problems if job else [],
+        "summary": summary,
+        "known_parameters": KNOWN,
+        "mapped_for": request.form.get("columns_for", ""),
+        "digest": header_digest(sheet.columns) if sheet else "",
+        "max_columns": MAX_COLUMNS_MAPPED,
+        "file_format": (sheet is not None and job is not None and job.filename.rpartition(".")[2].lower()) or "",
+    }
+
+
+def _page(page: str, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    # Files may hold escapes that no page can: they are shown as question marks.
+    return Response(page.encode("utf-8", "replace"), status, mimetype="text/html")

@@ -53,6 +53,7 @@ def test_prompts_as_json(client: FlaskClient) -> None:
         "batch_count": 1,
         "seed": 5,
         "ignored_columns": [],
+        "test_images": None,
     }
     assert response.headers["Location"] == "/api/v1/jobs/1"
     images = client.get("/api/v1/jobs/1/images").get_json()["images"]

@@ -2,22 +2,12 @@
 
 import io
 import zipfile
-from typing import Any
 
 import pytest
-from openpyxl import Workbook
+from sheets import workbook
 
 from farm.errors import InvalidSubmissionError
 from producer.intake import read_file
-
-
-def workbook(rows: list[list[Any]]) -> bytes:
-    book = Workbook()
-    for row in rows:
-        book.active.append(row)
-    buffer = io.BytesIO()
-    book.save(buffer)
-    return buffer.getvalue()
 
 
 def test_a_spreadsheet_is_read_as_a_table() -> None:
