@@ -41,6 +41,7 @@ class EmbeddedFarm(RunningFarm):
         process = self.start("up", "--devices", "cpu", "--pipeline", "tiny")
         try:
             self.await_dashboard()
+            self.client.close()
             self.client = Farm(self.url, wait_until(self.recorded_token, "the record of the farm"))
             yield process
         finally:
