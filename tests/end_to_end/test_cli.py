@@ -17,6 +17,7 @@ from running import WAIT_SECONDS, RunningFarm, wait_until
 from typing_extensions import override
 
 from farm.settings import Settings
+from producer.client import Farm
 from worker.tiny import write_tiny_checkpoint
 
 
@@ -40,11 +41,18 @@ class EmbeddedFarm(RunningFarm):
         process = self.start("up", "--devices", "cpu", "--pipeline", "tiny")
         try:
             self.await_dashboard()
+            self.client.close()
+            self.client = Farm(self.url, wait_until(self.recorded_token, "the record of the farm"))
             yield process
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
                 process.wait(60)
+
+    def recorded_token(self) -> str:
+        """What `farm up` recorded for the user's commands, once it has."""
+        record = Path(self.environment["XDG_STATE_HOME"]) / "sdxl-farm" / "farm.json"
+        return json.loads(record.read_text())["tokens"].get(self.url, "") if record.exists() else ""
 
     def json(self, *arguments: str | Path) -> dict:
         result = self.command(*arguments, "--json")
