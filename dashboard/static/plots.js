@@ -56,7 +56,7 @@ function options(name, data, width) {
         fill: `${token(colour)}${bars ? "" : "1f"}`,
         paths: bars ? uPlot.paths.bars({ size: [0.8, 24] }) : undefined,
         // A number alone between gaps would be no line, and so not be seen.
-        points: { size: 5, show: bars ? false : (plot, series) => hasLonely(plot.data[series]) },
+        points: { size: 8, fill: token(colour), show: bars ? false : (plot, series) => hasLonely(plot.data[series]) },
         value: (_plot, value) => told(value),
       })),
     ],
