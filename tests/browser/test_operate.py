@@ -14,7 +14,7 @@ from farm.models import QueueMinute
 
 JOB = {"steps": 4, "size": "64x64", "seed": 1}
 
-#: Whether a canvas has more than a few pixels of this colour (a token of the design), near enough.
+#: Whether a canvas has pixels of this colour (a token of the design), near enough: a line of a minute has but a few.
 HAS_COLOUR = """
 (canvas, token) => {
   const hex = getComputedStyle(document.documentElement).getPropertyValue(token).trim();
@@ -24,7 +24,7 @@ HAS_COLOUR = """
   for (let at = 0; at < data.length; at += 4) {
     if (data[at + 3] > 200 && wanted.every((value, channel) => Math.abs(data[at + channel] - value) < 12)) found += 1;
   }
-  return found > 20;
+  return found > 4;
 }
 """
 
