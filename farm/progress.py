@@ -67,7 +67,7 @@ class ProgressBoard:
         return bool(self._redis.exists(f"farm:watched:{job_id}"))
 
     def write_previews(self, job_id: int, pictures: Mapping[int, bytes]) -> None:
-        """Publish previews (WebP) by the index of their image. Raises redis.RedisError when the broker is away."""
+        """Publish previews (JPEG) by the index of their image. Raises redis.RedisError when the broker is away."""
         with self._redis.pipeline(transaction=False) as pipeline:
             for index, data in pictures.items():
                 pipeline.set(_preview_key(job_id, index), data, ex=PREVIEW_SECONDS)

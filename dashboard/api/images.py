@@ -84,13 +84,13 @@ def thumbnail(job_id: int, index: int) -> AnyResponse:
 
 @blueprint.get("/jobs/<int:job_id>/images/<int:index>/preview")
 def preview(job_id: int, index: int) -> Response:
-    """A rough WebP of a picture that is being denoised. Asking counts as looking: the next one may take a moment."""
+    """A rough JPEG of a picture that is being denoised. Asking counts as looking: the next one may take a moment."""
     board = context().board
     board.watch(job_id)
     data = board.read_preview(job_id, index)
     if data is None:
         raise NotFoundError(f"Image {index} of job {job_id} has no preview now.")
-    response = Response(data, mimetype="image/webp")
+    response = Response(data, mimetype="image/jpeg")
     response.headers["Cache-Control"] = "no-store"
     return response
 

@@ -15,6 +15,8 @@ from farm.states import Stage
 #: more than people read.
 PLOT_STEPS = {1: 1, 24: 5, 168: 30}
 TABLE_STEPS = {1: 5, 24: 60, 168: 12 * 60}
+#: A rate over less time than this says nothing.
+MIN_MINUTES = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,8 @@ def metrics(engine: Engine, hours: int, step_minutes: int) -> list[Moment]:
     """The last ``hours`` in steps, without gaps, the present step last. Four queries."""
     step = timedelta(minutes=step_minutes)
     with engine.connect() as connection:
-        now = connection.scalar(select(_bin(func.now(), step)))
-        assert now is not None  # noqa: S101 - the clock answers
-        starts = [now - place * step for place in reversed(range(60 * hours // step_minutes))]
+        now, present = connection.execute(select(func.now(), _bin(func.now(), step))).one()
+        starts = [present - place * step for place in reversed(range(60 * hours // step_minutes))]
         rendered = connection.execute(
             select(
                 _bin(RenderMinute.minute, step).label("start"),
@@ -70,12 +71,15 @@ def metrics(engine: Engine, hours: int, step_minutes: int) -> list[Moment]:
         minutes = {start: count for start, count in written}  # noqa: C416 - rows are tuples, to the type checker too
     by_stage = {(row.start, row.stage): row for row in rendered}
     depth = {(row.start, row.stage): float(row.waiting) for row in queued}
-    return [_moment(start, step_minutes, by_stage, depth, minutes.get(start, 0)) for start in starts]
+    # The present step has only begun: a rate is one of the time that has passed.
+    passed = {start: float(step_minutes) for start in starts}
+    passed[present] = max((now - present).total_seconds() / 60, MIN_MINUTES)
+    return [_moment(start, passed[start], by_stage, depth, minutes.get(start, 0)) for start in starts]
 
 
 def _moment(
     start: datetime,
-    step_minutes: int,
+    passed_minutes: float,
     rendered: dict[tuple[datetime, Stage], Any],
     depth: dict[tuple[datetime, Stage], float],
     minutes: int,
@@ -84,7 +88,7 @@ def _moment(
     there = [row for row in rows.values() if row is not None]
     return Moment(
         start=start,
-        pictures_per_minute=sum(row.pictures for row in there) / step_minutes,
+        pictures_per_minute=sum(row.pictures for row in there) / passed_minutes,
         waiting={stage: depth.get((start, stage), 0.0) / minutes if minutes else None for stage in Stage},
         seconds_per_image={
             stage: row.seconds / row.images if row and row.images else None for stage, row in rows.items()

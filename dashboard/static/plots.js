@@ -2,6 +2,8 @@
 const REFRESH_MILLISECONDS = 60_000;
 const HEIGHT = 200;
 const DAY_SECONDS = 86_400;
+// Of batches and failures there are no halves.
+const WHOLE_STEPS = [1, 2, 5].flatMap((digit) => [0, 1, 2, 3, 4, 5, 6].map((zeros) => digit * 10 ** zeros)).sort((a, b) => a - b);
 
 const root = document.getElementById("plots");
 const problem = document.getElementById("plots-problem");
@@ -15,7 +17,8 @@ const lines = {
   throughput: (data) => [["pictures/min", "--accent", data.pictures_per_minute]],
   waiting: (data) => [["base", "--busy", data.waiting.base], ["refiner", "--accent", data.waiting.refiner]],
   durations: (data) => [["base", "--busy", data.seconds_per_image.base], ["refiner", "--accent", data.seconds_per_image.refiner]],
-  failures: (data) => [["failures", "--bad", data.failures]],
+  // Without its zeros: they would draw a line along the ground.
+  failures: (data) => [["failures", "--bad", data.failures.map((count) => count || null)]],
 };
 
 const twoDigits = (number) => String(number).padStart(2, "0");
@@ -34,14 +37,15 @@ const told = (value) => (value == null ? "-" : value >= 100 ? value.toFixed(0) :
 function options(name, data, width) {
   const axis = { stroke: token("--quiet"), grid: { stroke: token("--line"), width: 1 }, ticks: { show: false }, font: `12px ${token("--text")}` };
   const bars = name === "failures";
+  const whole = bars || name === "waiting";
   return {
     width,
     height: HEIGHT,
     cursor: { points: { size: 7 }, drag: { x: false, y: false } },
     scales: { y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.1 : 1] } },
     axes: [
-      { ...axis, space: 60, values: (_plot, splits, _axis, _space, step) => splits.map((seconds) => tick(seconds, step)) },
-      { ...axis, size: 46, values: (_plot, splits) => splits.map((value) => String(Number(value.toPrecision(6)))) },
+      { ...axis, size: 30, space: 60, values: (_plot, splits, _axis, _space, step) => splits.map((seconds) => tick(seconds, step)) },
+      { ...axis, size: 46, incrs: whole ? WHOLE_STEPS : undefined, values: (_plot, splits) => splits.map((value) => String(Number(value.toPrecision(6)))) },
     ],
     series: [
       { label: "at", value: (_plot, seconds) => (seconds == null ? "-" : moment(seconds)) },
@@ -52,14 +56,14 @@ function options(name, data, width) {
         fill: `${token(colour)}${bars ? "" : "1f"}`,
         paths: bars ? uPlot.paths.bars({ size: [0.8, 24] }) : undefined,
         // A number alone between gaps would be no line, and so not be seen.
-        points: { size: 5, show: bars ? false : (plot, series) => series_has_lonely(plot.data[series]) },
+        points: { size: 8, fill: token(colour), show: bars ? false : (plot, series) => hasLonely(plot.data[series]) },
         value: (_plot, value) => told(value),
       })),
     ],
   };
 }
 
-function series_has_lonely(values) {
+function hasLonely(values) {
   return values.some((value, at) => value != null && values[at - 1] == null && values[at + 1] == null);
 }
 

@@ -52,8 +52,8 @@ def look(page: Page, watch: Watch) -> None:
         page.get_by_role("link", name="Download").click()
     assert download.value.suggested_filename == "000002_seed44.png"
     watch.check()
-    page.get_by_role("link", name="Workers").click()
-    expect(page.get_by_role("cell", name="idle")).to_be_visible()
+    page.get_by_role("link", name="Operate").click()
+    expect(page.get_by_text("idle", exact=True)).to_be_visible()
     watch.check()
 
 

@@ -164,9 +164,9 @@ def test_paused_jobs_and_test_runs_are_named(client: FlaskClient, farm, engine: 
 
 def test_metrics_have_no_gaps_and_add_up(client: FlaskClient, farm, engine: Engine, settings: Settings) -> None:
     farm.add_worker("w")
-    minute(engine, 3, images=8, seconds=16, failures=1)
-    minute(engine, 3, "v", images=8, seconds=48)
-    minute(engine, 3, stage=Stage.REFINER, images=6, pictures=6, seconds=3)
+    minute(engine, 40, images=8, seconds=16, failures=1)
+    minute(engine, 40, "v", images=8, seconds=48)
+    minute(engine, 40, stage=Stage.REFINER, images=6, pictures=6, seconds=3)
     minute(engine, 600, images=5, pictures=5, seconds=5)
     farm.submit(3)
     record_queues(engine, settings.lease_seconds)
@@ -174,7 +174,7 @@ def test_metrics_have_no_gaps_and_add_up(client: FlaskClient, farm, engine: Engi
     assert (hour["hours"], hour["step_seconds"], len(hour["start"])) == (1, 60, 60)
     assert {b - a for a, b in zip(hour["start"], hour["start"][1:], strict=False)} == {60}
     at = next(place for place, rate in enumerate(hour["pictures_per_minute"]) if rate)
-    assert at >= 55
+    assert at in (18, 19)  # a minute may have begun since
     assert hour["pictures_per_minute"][at] == 6
     assert hour["seconds_per_image"]["base"][at] == 4.0
     assert hour["seconds_per_image"]["refiner"][at] == 0.5
@@ -225,9 +225,9 @@ def test_a_preview_is_shown_while_there_is_one_and_asking_counts_as_looking(
     path = f"/api/v1/jobs/{job_id}/images/1/preview"
     assert client.get(path).status_code == 404
     assert board.is_watched(job_id)
-    board.write_previews(job_id, {1: b"RIFF"})
+    board.write_previews(job_id, {1: b"JPEG"})
     answer = client.get(path)
-    assert (answer.data, answer.mimetype, answer.headers["Cache-Control"]) == (b"RIFF", "image/webp", "no-store")
+    assert (answer.data, answer.mimetype, answer.headers["Cache-Control"]) == (b"JPEG", "image/jpeg", "no-store")
     assert client.get(f"/api/v1/jobs/{job_id}/images/0/preview").status_code == 404
 
 

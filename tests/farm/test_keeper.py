@@ -57,3 +57,15 @@ def test_a_second_stop_ends_even_the_stubborn(tmp_path: Path) -> None:
     assert not thread.is_alive()
     assert child.process is not None
     assert child.process.returncode == -signal.SIGKILL
+
+
+def test_a_child_is_told_how_often_it_was_started_again(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    tell = "import os; print('up', os.environ['FARM_RESTARTS'], flush=True);"
+    keeper, child, thread = start(tell + POLITE.replace("print('up', flush=True);", ""), log)
+    assert child.process is not None
+    child.process.kill()
+    wait_until(lambda: log.read_text().split("\n")[:2] == ["up 0", "up 1"], "the second life")
+    keeper.stop()
+    thread.join(20)
+    assert child.restarts == 1

@@ -30,7 +30,7 @@ def test_each_image_gets_a_small_picture_of_its_own_shape() -> None:
     generator = torch.Generator().manual_seed(1)
     wide = previews(torch.randn((2, 4, 128, 512), generator=generator, dtype=torch.bfloat16) * 14.6)
     assert [opened(data).size for data in wide] == [(MAX_EDGE, MAX_EDGE // 4)] * 2
-    assert opened(wide[0]).format == "WEBP"
+    assert opened(wide[0]).format == "JPEG"
     assert max(map(len, wide)) < 20_000
     assert wide[0] != wide[1]
     assert opened(previews(torch.zeros(1, 4, 8, 12))[0]).size == (12, 8)
