@@ -6,7 +6,7 @@ The unit of work is the megapixel-step: an image's megapixels times the denoisin
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from farm import schedule
+from farm.minutes import megapixel_steps
 from farm.spec import SharedParameters
 from farm.states import Stage
 from producer.batching import PlannedBatch
@@ -37,26 +37,9 @@ class Estimate:
     """From now, behind all that waits already."""
 
 
-def stage_steps(shared: SharedParameters, stage: Stage) -> int:
-    """Denoising steps that a stage does for each image."""
-    if stage is Stage.REFINER and shared.refiner_strength is not None:
-        return int((shared.refiner_steps or shared.num_inference_steps) * shared.refiner_strength)
-    if shared.timesteps is not None:
-        visited = [float(timestep) for timestep in shared.timesteps]
-    elif shared.sigmas is not None:
-        visited = schedule.timesteps_of_sigmas(shared.sigmas)
-    else:
-        visited = schedule.timesteps(shared.num_inference_steps, shared.scheduler_entry, shared.scheduler_options)
-    if stage is Stage.REFINER:
-        return 0 if shared.refiner_split is None else schedule.split_at(visited, shared.refiner_split)[1]
-    left = visited if shared.strength is None else schedule.after_strength(visited, shared.strength)
-    return len(left) if shared.refiner_split is None else schedule.split_at(left, shared.refiner_split)[0]
-
-
 def work_per_image(shared: SharedParameters) -> Work:
     """Megapixel-steps of one image."""
-    megapixels = shared.width * shared.height / 1e6
-    return {stage: megapixels * stage_steps(shared, stage) for stage in Stage}
+    return {stage: megapixel_steps(shared, stage) for stage in Stage}
 
 
 def work_of(batches: Iterable[PlannedBatch]) -> Work:

@@ -7,7 +7,7 @@ from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from dashboard.arguments import integer
-from dashboard.auth import identity, require_steering
+from dashboard.auth import identity
 from dashboard.context import context
 from dashboard.pages import again, parameters
 from dashboard.pages.job_form import (
@@ -21,8 +21,6 @@ from dashboard.pages.job_form import (
     read_job_form,
 )
 from dashboard.pages.summary import Summary, summarise
-from dashboard.queries.jobs import get_job
-from farm.control import resume_job
 from farm.errors import InvalidSubmissionError, Problem
 from producer.inputs import find_inputs
 from producer.intake import KNOWN, read_file
@@ -102,22 +100,6 @@ def rows(job_id: int) -> Response:
     name = f"job-{job_id}-rows.jsonl"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return Response(again.all_rows(job_id), mimetype="application/jsonl", headers=headers)
-
-
-@blueprint.post("/jobs/<int:job_id>/render-rest")
-def render_rest(job_id: int) -> Response:
-    """Let the images follow that waited for the end of the test run."""
-    farm = context()
-    require_steering(get_job(farm.engine, farm.board, job_id).job)
-    resume_job(farm.engine, job_id, identity().name)
-    return redirect(url_for("pages.job", job_id=job_id), HTTPStatus.SEE_OTHER)
-
-
-@blueprint.get("/jobs/<int:job_id>/fragments/test-run")
-def test_run(job_id: int) -> str:
-    """How far the test run of a job is; nothing once it is over."""
-    farm = context()
-    return render_template("_test_run.html", view=get_job(farm.engine, farm.board, job_id))
 
 
 def render_form(

@@ -13,9 +13,8 @@ function follow(section) {
   const swap = (place, html) => htmx.swap(place, html, { swapStyle: "innerHTML", settleDelay: 0, swapDelay: 0 });
   const handlers = {
     status: (event) => swap(section, event.data),
-    // Tiles come out of band: each finds its place by its id, and those whose place is not on the page are dropped.
     tiles: (event) => {
-      swap(document.createElement("div"), event.data);
+      swap(document.createElement("div"), onlyThoseShown(event.data));
       const awaited = document.querySelector("[data-preview]")?.dataset.preview;
       if (awaited && event.data.includes(`id="image-${awaited}"`)) location.reload();
     },
@@ -63,6 +62,16 @@ function follow(section) {
   addEventListener("pagehide", close);
   addEventListener("pageshow", turn);
   turn();
+}
+
+// Tiles come out of band: each finds its place by its id. Those that have none on the page htmx would call errors.
+function onlyThoseShown(html) {
+  const holder = document.createElement("template");
+  holder.innerHTML = html;
+  for (const tile of holder.content.querySelectorAll(".tile")) {
+    if (!document.getElementById(tile.id)) tile.remove();
+  }
+  return holder.innerHTML;
 }
 
 // Other buttons, but not under the hands of whoever is just filling one of their forms in.

@@ -406,12 +406,12 @@ def test_a_test_run_is_shown_and_the_rest_let_through(client: FlaskClient, farm)
     )
     assert "0 of 4 rendered, 4 wait." in client.get(f"/jobs/{job_id}").text
     farm.render(job_id, 4)
-    fragment = client.get(f"/jobs/{job_id}/fragments/test-run").text
+    fragment = client.get(f"/jobs/{job_id}/fragments/status").text
     assert "4 rendered, 4 wait" in fragment
-    assert f'action="/jobs/{job_id}/cancel"' in fragment
+    assert "Render the rest" in client.get(f"/jobs/{job_id}").text
     assert client.get(f"/api/v1/jobs/{job_id}").get_json()["test_images"] == 4
-    assert client.post(f"/jobs/{job_id}/render-rest").status_code == 303
-    assert client.get(f"/jobs/{job_id}/fragments/test-run").text.strip() == ""
+    assert client.post("/jobs/act", data={"action": "resume", "job": job_id}).status_code == 303
+    assert "Test run" not in client.get(f"/jobs/{job_id}/fragments/status").text
     farm.render(job_id, 4)
     assert client.get(f"/api/v1/jobs/{job_id}").get_json()["state"] == "completed"
 
@@ -420,7 +420,8 @@ def test_only_who_may_steer_lets_the_rest_through(client: FlaskClient, stranger:
     job_id = farm.submit(8, test_run=4)
     other = people.add_user(engine, "other", Role.SUBMITTER)
     stranger.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {people.make_token(engine, other.user_id, 't')}"
-    assert stranger.post(f"/jobs/{job_id}/render-rest").status_code == 403
+    click = {"action": "resume", "job": job_id, "from": "job"}
+    assert "not yours" in stranger.post("/jobs/act", data=click, follow_redirects=True).text
     assert "Render the rest" not in stranger.get(f"/jobs/{job_id}").text
     assert "Render the rest" in client.get(f"/jobs/{job_id}").text
 
