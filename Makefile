@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format screenshots clean
 
 help:
 	@echo "make demo    render the example prompts on an embedded farm, to demo-output/"
 	@echo "make test    lint, types, import rules and the whole test suite"
 	@echo "make lint    the first three alone"
+	@echo "make screenshots  the pictures of docs/img, anew"
 	@echo "make format  put the code into its format"
 	@echo "make clean   remove what these commands made"
 
@@ -32,6 +33,9 @@ lint: $(STAMP)
 
 test: lint
 	$(BIN)/python -m pytest
+
+screenshots: $(STAMP)
+	$(BIN)/python tests/browser/screenshots.py
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
