@@ -88,6 +88,17 @@ INSERT INTO images (job_id, index, batch_id, state, prompt, seed, image_key, thu
            CASE WHEN number %% 97 = 0 THEN 1 WHEN number %% 89 = 0 THEN -1 ELSE 0 END,
            CASE WHEN number %% 500 = 0 THEN ARRAY['best'] ELSE '{}'::text[] END
     FROM (SELECT *, job_id %% 20 = 0 AND index < 3 AS failed FROM planned) planned;
+INSERT INTO render_minutes (minute, worker_id, pipeline, stage, batches, images, pictures, seconds, megapixel_steps)
+    SELECT minute, 'host/cuda:' || device || '/x', 'tiny', stage::stage, 4, 32, 32, 50, 400
+    FROM generate_series(date_trunc('minute', now()) - interval '7 days', now(), interval '1 minute') minute,
+         generate_series(0, 7) device, (VALUES ('base'), ('refiner')) stages (stage);
+INSERT INTO queue_minutes (minute, pipeline, stage, waiting, running, oldest_seconds)
+    SELECT minute, 'tiny', stage::stage, 200, 8, 300
+    FROM generate_series(date_trunc('minute', now()) - interval '7 days', now(), interval '1 minute') minute,
+         (VALUES ('base'), ('refiner')) stages (stage);
+INSERT INTO activities (at, actor, action, job_id)
+    SELECT now() - n * interval '1 minute', 'owner ' || n %% 7, 'job.submit', 1 + n %% %(jobs)s
+    FROM generate_series(1, 20000) n;
 """
 #: When the browser first painted something of the page, now or as soon as it does.
 PAINTED = """() => new Promise(resolve => new PerformanceObserver(list => {
@@ -100,14 +111,32 @@ PAGES = (
     "/?words=job+77",
     "/jobs/1",
     "/jobs/1?after=57000",
+    "/jobs/1?q=fox",
+    "/jobs/1/fragments/found?q=fox",
+    "/jobs/1?mark=starred",
     "/jobs/20",
     "/jobs/1/images/57000",
+    "/jobs/3/grid",
+    "/compare?pictures=1:0,1:50000",
+    "/pictures",
+    "/pictures?q=castle+glass",
+    "/pictures?tag=best",
     "/workers",
+    "/queues",
+    "/plots?hours=168",
+    "/activity",
     "/jobs/new",
+    "/words",
+    "/account",
+    "/people",
     "/api/v1/jobs",
     "/api/v1/jobs?state=failed",
     "/api/v1/jobs/1/images?after=57000",
+    "/api/v1/images?q=castle+glass",
     "/api/v1/jobs/20",
+    "/api/v1/queues",
+    "/api/v1/metrics?hours=24",
+    "/api/v1/activities",
     "/api/v1/workers",
 )
 

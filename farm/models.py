@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Computed,
     DateTime,
     Enum,
     ForeignKey,
@@ -21,7 +22,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from farm.roles import Role
@@ -171,7 +172,7 @@ class Image(Base):
         Index("ix_images_seed", "seed"),
         Index("ix_images_tagged", "job_id", "index", postgresql_where=text("tags <> '{}'")),
         Index("ix_images_tags", "tags", postgresql_using="gin", postgresql_where=text("tags <> '{}'")),
-        Index("ix_images_prompt", text("to_tsvector('simple', prompt)"), postgresql_using="gin"),
+        Index("ix_images_words", "words", postgresql_using="gin"),
     )
 
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
@@ -192,6 +193,10 @@ class Image(Base):
     rating: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     """What people think of it: 1 starred, -1 rejected, 0 neither."""
     tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default="{}")
+    words: Mapped[str] = mapped_column(
+        TSVECTOR, Computed("to_tsvector('simple', prompt)", persisted=True), deferred=True
+    )
+    """The prompt's, to search for. Stored: taking them out of each prompt anew made searches twenty times slower."""
 
 
 class Input(Base):

@@ -128,7 +128,7 @@ class PictureFilter:
         if self.tag is not None:
             wanted += [Image.tags.contains([self.tag]), TAGGED]
         if self.text is not None:
-            wanted.append(_words().bool_op("@@")(func.websearch_to_tsquery(literal_column("'simple'"), self.text)))
+            wanted.append(Image.words.bool_op("@@")(func.websearch_to_tsquery(literal_column("'simple'"), self.text)))
         if self.seed is not None:
             wanted.append(Image.seed == self.seed)
         if self.indices is not None:
@@ -143,11 +143,6 @@ class PictureFilter:
         elif self.state is ImageState.CANCELLED:
             wanted.append(Image.job_id.in_(select(Job.id).where(Job.state == JobState.CANCELLED)))
         return wanted
-
-
-def _words() -> ColumnElement[str]:
-    """Just as the index on prompts has it."""
-    return func.to_tsvector(literal_column("'simple'"), Image.prompt)
 
 
 def _among(indices: Indices) -> list[ColumnElement[bool]]:

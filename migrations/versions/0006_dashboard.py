@@ -69,13 +69,9 @@ def upgrade() -> None:
     op.create_index(
         "ix_images_failed", "images", ["job_id", "index"], unique=False, postgresql_where=sa.text("state = 'failed'")
     )
-    op.create_index(
-        "ix_images_prompt",
-        "images",
-        [sa.literal_column("to_tsvector('simple', prompt)")],
-        unique=False,
-        postgresql_using="gin",
-    )
+    words = sa.Computed("to_tsvector('simple', prompt)", persisted=True)
+    op.add_column("images", sa.Column("words", postgresql.TSVECTOR(), words, nullable=False))
+    op.create_index("ix_images_words", "images", ["words"], unique=False, postgresql_using="gin")
     op.create_index(
         "ix_images_rated", "images", ["job_id", "index"], unique=False, postgresql_where=sa.text("rating <> 0")
     )
@@ -116,7 +112,8 @@ def downgrade() -> None:
     )
     op.drop_index("ix_images_tagged", table_name="images", postgresql_where=sa.text("tags <> '{}'"))
     op.drop_index("ix_images_rated", table_name="images", postgresql_where=sa.text("rating <> 0"))
-    op.drop_index("ix_images_prompt", table_name="images", postgresql_using="gin")
+    op.drop_index("ix_images_words", table_name="images", postgresql_using="gin")
+    op.drop_column("images", "words")
     op.drop_index("ix_images_failed", table_name="images", postgresql_where=sa.text("state = 'failed'"))
     op.drop_index("ix_images_ended", table_name="images", postgresql_where=sa.text("finished_at IS NOT NULL"))
     op.drop_index("ix_images_seed", table_name="images")
