@@ -196,7 +196,7 @@ class Image(Base):
     words: Mapped[str] = mapped_column(
         TSVECTOR, Computed("to_tsvector('simple', prompt)", persisted=True), deferred=True
     )
-    """The prompt's, to search for. Stored: taking them out of each prompt anew made searches twenty times slower."""
+    """The prompt's, to search for. Stored: a search would else take them out of each prompt anew."""
 
 
 class Input(Base):
