@@ -13,6 +13,7 @@ TABLES = ("csv", "tsv", "xlsx")
 #: A spreadsheet is a ZIP archive: a small file can hold very much.
 MAX_UNPACKED_BYTES = 512 * 2**20
 MAX_COLUMNS = 500
+MAX_FIELD_CHARACTERS = 2**31 - 1
 
 Cells = tuple[int, list[str]]
 """The number of a line, counted from 1, and its cells."""
@@ -56,7 +57,8 @@ def _separated(text: str, ending: str) -> Iterator[Cells]:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    csv.field_size_limit(max(len(text), 1))
+    # A setting of the whole process, which the default makes too small for prompts: the text is in memory anyway.
+    csv.field_size_limit(MAX_FIELD_CHARACTERS)
     line = 1
     try:
         for cells in reader:

@@ -47,10 +47,14 @@ def pages_of(farm: RunningFarm, values: dict[str, Any]) -> list[str]:
                 continue
             assert rule.arguments <= known.keys(), f"which {rule.arguments - known.keys()} shall be visited?"
             path = re.sub(r"<(?:\w+:)?(\w+)>", lambda match: str(known[match[1]]), rule.rule)
-            response = client.get(path)
-            if response.text.startswith("<!doctype html>"):
-                assert response.status_code == (403 if rule.endpoint == "login.enter" else 200), path
-                found.append(path)
+            if rule.endpoint == "compare.show":
+                path += f"?pictures={values['job_id']}:0,{values['job_id']}:1"
+            # Streams of events never end: what they are stands in their headers.
+            with client.stream("GET", path) as response:
+                is_page = response.headers.get("content-type", "").startswith("text/html")
+                if is_page and response.read().startswith(b"<!doctype html>"):
+                    assert response.status_code == (403 if rule.endpoint == "login.enter" else 200), path
+                    found.append(path)
     return found
 
 

@@ -32,7 +32,8 @@ HAS_COLOUR = """
 def drawn(page: Page, plot: str, token: str) -> bool:
     canvas = page.locator(f"#{plot} canvas")
     expect(canvas).to_be_visible()
-    return bool(canvas.evaluate(HAS_COLOUR, token))
+    # The browser paints in its own time.
+    return bool(wait_until(lambda: canvas.evaluate(HAS_COLOUR, token), f"the colour {token} in {plot}", 20))
 
 
 @pytest.mark.parametrize("size", SIZES)

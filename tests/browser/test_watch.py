@@ -15,6 +15,8 @@ def test_a_picture_is_seen_while_it_is_denoised(farm: RunningFarm, browser: Brow
     job_id = farm.client.submit(["a slow fox"], {**LONG, "images_per_prompt": 4, "seed": 1})["id"]
     with visit(browser, farm, size) as (page, watch):
         page.goto(f"/jobs/{job_id}")
+        # Only what is in sight is fetched.
+        page.locator(".tile").first.scroll_into_view_if_needed()
         preview = page.locator(".tile.pending .preview").first
         expect(preview).to_be_visible(timeout=RENDER_MILLISECONDS)
         first = preview.get_attribute("src")

@@ -150,7 +150,7 @@ def test_where_browsers_reach_the_store_they_are_sent_there(
     assert response.status_code == 302
     assert response.headers["Location"].startswith("https://pictures.example:9000/")
     assert "000000_seed59.png" in response.headers["Location"]
-    assert "img-src 'self' data: https://pictures.example:9000;" in response.headers["Content-Security-Policy"]
+    assert "img-src 'self' data: blob: https://pictures.example:9000;" in response.headers["Content-Security-Policy"]
 
 
 def test_a_private_bucket_is_streamed_through(

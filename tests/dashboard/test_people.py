@@ -20,7 +20,7 @@ PASSWORD = "correct horse battery"
 
 #: Answered to everybody.
 PUBLIC = {"login.form", "login.submit", "login.enter", "login.leave", "health.healthz", "health.readyz", "static"}
-#: What viewers may change: what is their own.
+#: What viewers may send: changes of what is their own, and long choices of what they want to have.
 OWN = {
     "account.create_token",
     "account.delete_token",
@@ -29,6 +29,9 @@ OWN = {
     "api_people.create_token",
     "api_people.delete_token",
     "api_people.create_link",
+    "api_archive.download_chosen",
+    "gallery.archive",
+    "pictures.archive",
 }
 SAFE = {"GET", "HEAD", "OPTIONS"}
 

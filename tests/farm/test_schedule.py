@@ -125,8 +125,8 @@ def test_the_pipelines_themselves_take_these_steps(pipeline: LoadedPipeline, ste
     image = parameters("a", 1, width=64, height=64, num_inference_steps=steps, refiner_split=split)
     seen: list[int] = []
 
-    def first_step(_step: int, count: int) -> None:
-        seen.append(count)
+    def first_step(step: stages.Step) -> None:
+        seen.append(step.of)
         raise RenderInterrupted("the first step tells how many there are")
 
     with pytest.raises(RenderInterrupted):
