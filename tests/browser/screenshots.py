@@ -21,7 +21,7 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 from rich.progress import track
 from running import RunningFarm, running_farm, wait_until
-from visit import SIZES
+from visit import SIZES as VISITS
 
 import migrations
 from farm import embedded
@@ -49,6 +49,9 @@ def jobs(page: Page) -> None:
 
 def watching(page: Page) -> None:
     page.goto("/jobs/3")
+    if page.viewport_size == SIZES["phone"]:
+        # Only what is in sight is fetched.
+        page.locator(".tile").first.evaluate("tile => tile.scrollIntoView({ block: 'end' })")
     page.locator(".tile.pending .preview").first.wait_for(timeout=RENDER_MILLISECONDS)
 
 
@@ -79,30 +82,32 @@ def form(page: Page) -> None:
         "two foxes,30,1024x1000,6\n"
     )
     page.locator(".preview [aria-invalid]").first.wait_for()
-    page.locator(".preview").scroll_into_view_if_needed()
+    page.get_by_label("One prompt per line").scroll_into_view_if_needed()
 
 
 def workers(page: Page) -> None:
     page.goto("/workers")
 
 
-def plots(page: Page) -> None:
-    page.goto("/plots")
-    page.locator("canvas").first.wait_for()
+def queues(page: Page) -> None:
+    page.goto("/queues")
 
 
 SHOTS: tuple[tuple[str, str, str, Callable[[Page], None]], ...] = (
     ("jobs", "desktop", "light", jobs),
-    ("job", "desktop", "light", watching),
+    ("job", "tall", "light", watching),
     ("gallery", "desktop", "dark", gallery),
     ("picture", "desktop", "light", picture),
     ("compare", "desktop", "dark", compare),
     ("grid", "desktop", "light", grid),
-    ("form", "desktop", "light", form),
+    ("form", "tall", "light", form),
     ("workers", "desktop", "dark", workers),
-    ("plots", "desktop", "light", plots),
+    ("queues", "desktop", "light", queues),
     ("phone", "phone", "light", watching),
 )
+
+
+SIZES = {**VISITS, "tall": {"width": 1280, "height": 1080}}
 
 
 def main() -> None:
@@ -145,7 +150,7 @@ def shoot(farm: RunningFarm) -> None:
                 viewport=SIZES[size],
                 base_url=farm.url,
                 color_scheme=scheme,  # type: ignore[arg-type]
-                device_scale_factor=1 if size == "desktop" else 2,
+                device_scale_factor=2 if size == "phone" else 1,
             )
             page = context.new_page()
             page.goto(farm.login_link())
