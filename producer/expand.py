@@ -345,6 +345,17 @@ def _adapter_problems(image: ImageParameters, catalog: Catalog, pipeline: Pipeli
                 yield field, f"{name} was made for {', '.join(entry.pipelines)}, not for {pipeline.name}; leave it out"
 
 
+#: What pydantic says in the words of programmers.
+_PLAIN_WORDS = {
+    "int_parsing": "write a whole number",
+    "int_from_float": "write a whole number",
+    "int_type": "write a whole number",
+    "float_parsing": "write a number",
+    "float_type": "write a number",
+    "bool_parsing": "write true or false",
+}
+
+
 def _problem(details: ErrorDetails, line: int | None, name: str | None = None) -> Problem:
     """A validation error, of the field ``name`` or of the whole, in words for the person who reads it."""
     given, kind, context = details["input"], details["type"], details.get("ctx", {})
@@ -360,6 +371,7 @@ def _problem(details: ErrorDetails, line: int | None, name: str | None = None) -
     elif isinstance(given, BaseModel | dict | list):
         message = f"{details['msg'][0].lower()}{details['msg'][1:]}"
     else:
+        told = _PLAIN_WORDS.get(kind) or f"{details['msg'][0].lower()}{details['msg'][1:]}"
         shown = repr(given) if len(repr(given)) <= 40 else f"{repr(given)[:40]}..."
-        message = f"{shown} is not possible: {details['msg'][0].lower()}{details['msg'][1:]}"
+        message = f"{shown} is not possible: {told}"
     return Problem(name, message, line)
