@@ -1,11 +1,12 @@
 """What every request works with: database, store, progress board, catalog."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from flask import current_app
 from sqlalchemy import Engine
 
+from dashboard.live import Shared
 from farm.catalog import Catalog
 from farm.progress import ProgressBoard
 from farm.settings import Settings
@@ -23,6 +24,8 @@ class Context:
     store: ObjectStore
     board: ProgressBoard
     catalog: Catalog
+    shared: Shared = field(default_factory=Shared)
+    """What many look at, computed for all of them."""
 
 
 def context() -> Context:

@@ -9,13 +9,15 @@ import threading
 import time
 from collections.abc import Callable, Generator, Hashable
 from http import HTTPStatus
-from typing import Generic, TypeVar
+from typing import Any, TypeVar, cast
 
 from flask import Response, request, stream_with_context
 
 Value = TypeVar("Value")
 
 INTERVAL_SECONDS = 1.0
+#: What nobody asked for during this time is forgotten.
+FORGET_SECONDS = 60.0
 #: Proxies close what is silent; and a page that is gone is noticed at the latest when something is sent.
 KEEP_ALIVE_SECONDS = 15.0
 #: Of the server's threads (``dashboard.server.THREADS``), so many may be held by streams.
@@ -28,30 +30,29 @@ Event = tuple[str, str, str]
 """Its name, its id (what a reconnecting browser tells us) and its data."""
 
 
-class Shared(Generic[Value]):
-    """Values by key, each computed at most once per interval, whoever asks."""
+class Shared:
+    """Values by key, each computed at most once in a while, whoever asks."""
 
-    def __init__(self, seconds: float = INTERVAL_SECONDS, forget_seconds: float = 60.0) -> None:
-        self._seconds, self._forget_seconds = seconds, forget_seconds
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._locks: dict[Hashable, threading.Lock] = {}
-        self._values: dict[Hashable, tuple[float, Value]] = {}
+        self._values: dict[Hashable, tuple[float, Any]] = {}
 
-    def get(self, key: Hashable, compute: Callable[[Value | None], Value]) -> Value:
-        """The value of ``key``; if it is too old, ``compute`` makes it anew, from the one before."""
+    def get(self, key: Hashable, compute: Callable[[Value | None], Value], seconds: float = INTERVAL_SECONDS) -> Value:
+        """The value of ``key``; if it is older than so many seconds, ``compute`` makes it anew, from the one before."""
         with self._lock:
             self._forget()
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:
             known = self._values.get(key)
-            if known is not None and time.monotonic() - known[0] < self._seconds:
-                return known[1]
+            if known is not None and time.monotonic() - known[0] < seconds:
+                return cast("Value", known[1])
             value = compute(known[1] if known else None)
             self._values[key] = (time.monotonic(), value)
             return value
 
     def _forget(self) -> None:
-        oldest = time.monotonic() - self._forget_seconds
+        oldest = time.monotonic() - FORGET_SECONDS
         for key in [key for key, (computed, _) in self._values.items() if computed < oldest]:
             del self._values[key]
             self._locks.pop(key, None)

@@ -8,7 +8,7 @@ from dashboard.arguments import one_of
 from dashboard.context import context
 from dashboard.hints import hints
 from dashboard.pages.filters import duration
-from dashboard.queries.metrics import PLOT_STEPS, Moment, metrics
+from dashboard.queries.metrics import PLOT_STEPS, Moment, kept_seconds, metrics
 from dashboard.queries.queues import QueueView, list_queues
 from farm.states import Stage
 
@@ -28,7 +28,10 @@ def past() -> Response:
     """The last hour, day or week (``hours``), as one list per series over the times in ``start``."""
     hours = one_of("hours", PLOT_STEPS)
     step = PLOT_STEPS[hours]
-    moments = metrics(context().engine, hours, step)
+    farm = context()
+    moments = farm.shared.get(
+        ("metrics", hours, step), lambda _before: metrics(farm.engine, hours, step), kept_seconds(hours)
+    )
     return jsonify(
         {
             "hours": hours,

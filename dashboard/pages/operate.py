@@ -13,7 +13,7 @@ from dashboard.auth import identity, requires
 from dashboard.context import context
 from dashboard.hints import hints
 from dashboard.pages.filters import duration
-from dashboard.queries.metrics import PLOT_STEPS, TABLE_STEPS, metrics
+from dashboard.queries.metrics import PLOT_STEPS, TABLE_STEPS, kept_seconds, metrics
 from dashboard.queries.queues import list_queues
 from dashboard.queries.workers import list_workers
 from farm.roles import Role
@@ -93,6 +93,9 @@ def _queues_page() -> dict[str, object]:
 
 def _plots_page() -> dict[str, object]:
     hours = one_of("hours", PLOT_STEPS)
-    moments = metrics(context().engine, hours, TABLE_STEPS[hours])
+    farm, step = context(), TABLE_STEPS[hours]
+    moments = farm.shared.get(
+        ("metrics", hours, step), lambda _before: metrics(farm.engine, hours, step), kept_seconds(hours)
+    )
     # The newest first, as tables are read from the top.
     return {"hours": hours, "step_seconds": 60 * PLOT_STEPS[hours], "moments": moments[::-1]}

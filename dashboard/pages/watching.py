@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from flask import Blueprint, Response, render_template, request
 
 from dashboard.context import Context, context
-from dashboard.live import Event, Shared, stream
+from dashboard.live import Event, stream
 from dashboard.pages.jobs import jobs_page, live_parts
 from dashboard.queries.images import COMMIT_SECONDS, ImageView, ended_since
 from dashboard.queries.previews import previewed_images
@@ -46,10 +46,6 @@ class JobTick:
         return str(int(self.at.timestamp() * 1000))
 
 
-_job_ticks: Shared[JobTick] = Shared()
-_job_lists: Shared[str] = Shared()
-
-
 @blueprint.get("/jobs/<int:job_id>/events")
 def job_events(job_id: int) -> Response:
     """The job's numbers and its pictures, as they change; ``since`` (milliseconds) tells what the page knows."""
@@ -61,7 +57,7 @@ def job_events(job_id: int) -> Response:
     def look() -> tuple[list[Event], bool]:
         nonlocal last
         farm.board.watch(job_id)
-        tick = _job_ticks.get((id(farm), job_id), lambda before: _look_at_job(farm, job_id, before))
+        tick = farm.shared.get(("job", job_id), lambda before: _look_at_job(farm, job_id, before))
         if since is not None and tick.at < since:
             # Seen for others before this page was made: it knows better.
             return [], False
@@ -90,11 +86,11 @@ def jobs_events() -> Response:
     """The list of jobs, as it changes."""
     farm = context()
     shown: str | None = None
-    key = (id(farm), request.query_string)
+    key = ("jobs", request.query_string)
 
     def look() -> tuple[list[Event], bool]:
         nonlocal shown
-        page = _job_lists.get(key, lambda _before: render_template("_jobs.html", **jobs_page()))
+        page = farm.shared.get(key, lambda _before: render_template("_jobs.html", **jobs_page()))
         if page == shown:
             return [], False
         shown = page

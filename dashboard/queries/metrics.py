@@ -32,6 +32,11 @@ class Moment:
     failures: int
 
 
+def kept_seconds(hours: int) -> float:
+    """For how long the numbers may be shown again: of the last hour they are always new."""
+    return 0.0 if hours == 1 else 15.0
+
+
 def metrics(engine: Engine, hours: int, step_minutes: int) -> list[Moment]:
     """The last ``hours`` in steps, without gaps, the present step last. Four queries."""
     step = timedelta(minutes=step_minutes)
