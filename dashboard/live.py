@@ -20,6 +20,8 @@ INTERVAL_SECONDS = 1.0
 FORGET_SECONDS = 60.0
 #: Proxies close what is silent; and a page that is gone is noticed at the latest when something is sent.
 KEEP_ALIVE_SECONDS = 15.0
+#: A stream ends after this long, and its page comes back at once: it is asked again who it is.
+STREAM_SECONDS = 600.0
 #: Of the server's threads (``dashboard.server.THREADS``), so many may be held by streams.
 MAX_STREAMS = 40
 
@@ -83,8 +85,8 @@ def stream(look: Callable[[], tuple[list[Event], bool]]) -> Response:
 
 def _events(look: Callable[[], tuple[list[Event], bool]], is_gone: Callable[[], bool]) -> Generator[str]:
     yield "retry: 2000\n\n"
-    spoken = time.monotonic()
-    while True:
+    begun = spoken = time.monotonic()
+    while time.monotonic() - begun < STREAM_SECONDS:
         events, ended = look()
         for name, number, data in events:
             lines = "".join(f"data: {line}\n" for line in data.splitlines() or [""])

@@ -14,10 +14,17 @@ def _record_file() -> Path:
     return Path(platformdirs.user_state_dir("sdxl-farm")) / "farm.json"
 
 
-def record_farm(url: str, token: str) -> None:
-    """Remember the address of the farm that this user started last, and what lets this user's programs in."""
+def record_token(url: str, token: str) -> None:
+    """Remember what lets this user's programs into the farm at this address: before it answers, so that no program
+    finds the farm and not the token.
+    """
     record = _read()
-    _write({"url": url, "tokens": {**record.get("tokens", {}), url: token}})
+    _write({**record, "tokens": {**record.get("tokens", {}), url: token}})
+
+
+def record_farm(url: str) -> None:
+    """Remember the address of the farm that this user started last."""
+    _write({**_read(), "url": url})
 
 
 def forget_farm(url: str) -> None:

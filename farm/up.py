@@ -16,10 +16,11 @@ from farm import embedded, people
 from farm.database import open_database
 from farm.errors import ConfigurationError
 from farm.keeper import Child, Keeper, stop_on_signal
-from farm.record import forget_farm, record_farm
+from farm.record import forget_farm, record_farm, record_token
 from farm.settings import Settings
 
 READY_SECONDS = 60
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - to be told apart, not to be listened on
 POLL_SECONDS = 0.1
 
 
@@ -39,7 +40,8 @@ def run_up(settings: Settings, devices: str, on_ready: Callable[[str, str, Path]
         data = settings.data.absolute()
         logs = data / "logs"
         logs.mkdir(parents=True, exist_ok=True)
-        url = f"http://{settings.host}:{port}"
+        # Who listens everywhere is reached here.
+        url = f"http://{'127.0.0.1' if settings.host in EVERYWHERE else settings.host}:{port}"
         environment = {
             "FARM_DATA": str(data),
             "FARM_HOST": settings.host,
@@ -52,6 +54,7 @@ def run_up(settings: Settings, devices: str, on_ready: Callable[[str, str, Path]
         }
         _migrate(environment)
         token, link = _let_in(settings, environment["FARM_DATABASE_URL"])
+        record_token(url, token)
         parts = {"producer": [], "worker": ["--devices", devices], "dashboard": []}
         keeper = Keeper(
             [
@@ -62,7 +65,7 @@ def run_up(settings: Settings, devices: str, on_ready: Callable[[str, str, Path]
         with stop_on_signal(keeper):
             watcher = threading.Thread(
                 target=_announce,
-                args=(url, token, logs, lambda: on_ready(url, f"{url}/enter/{link}", logs)),
+                args=(url, logs, lambda: on_ready(url, f"{url}/enter/{link}", logs)),
                 daemon=True,
             )
             watcher.start()
@@ -96,12 +99,12 @@ def _let_in(settings: Settings, database_url: str) -> tuple[str, str]:
         engine.dispose()
 
 
-def _announce(url: str, token: str, logs: Path, announce: Callable[[], None]) -> None:
+def _announce(url: str, logs: Path, announce: Callable[[], None]) -> None:
     """Wait until the dashboard answers, then record and announce its address."""
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         if _answers(url):
-            record_farm(url, token)
+            record_farm(url)
             announce()
             return
         time.sleep(POLL_SECONDS)
