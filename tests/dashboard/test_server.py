@@ -9,16 +9,20 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
+from running import wait_until
 from sqlalchemy import Engine
 
+from dashboard.live import MAX_STREAMS
 from dashboard.server import serve
 from farm import people
 from farm.errors import ConfigurationError
 from farm.roles import Role
 from farm.settings import Settings
 
+UNLIMITED = httpx.Limits(max_connections=None)
 PROGRAM = """
 import sys
+from dashboard.live import MAX_STREAMS
 from dashboard.server import serve
 from farm.settings import Settings
 serve(Settings.model_validate_json(sys.argv[1]))
@@ -110,3 +114,24 @@ def test_a_caller_learns_the_address(settings: Settings) -> None:
     with pytest.raises(EnoughError):
         serve(settings, listen)
     assert heard[0].startswith("http://127.0.0.1:")
+
+
+def test_streams_leave_room_for_pages_and_give_their_places_back(settings: Settings, engine: Engine) -> None:
+    headers = {"Authorization": f"Bearer {people.make_token(engine, people.local_user(engine).user_id, 'tests')}"}
+
+    def open_stream() -> httpx.Response:
+        return client.send(client.build_request("GET", "/jobs/events"), stream=True)
+
+    with process(settings) as (running, url), httpx.Client(base_url=url, headers=headers, limits=UNLIMITED) as client:
+        streams = [open_stream() for _ in range(MAX_STREAMS)]
+        assert {stream.status_code for stream in streams} == {200}
+        assert open_stream().status_code == 503
+        assert client.get("/").status_code == 200
+        for stream in streams:
+            assert next(stream.iter_lines()).startswith("retry:")
+            stream.close()
+        # The server notices within a second or two that nobody listens any more.
+        wait_until(lambda: open_stream().status_code == 200, "a place for another stream")
+        # Nor does a stream that goes on keep the server from stopping.
+        running.terminate()
+        assert running.wait(10) == 0
