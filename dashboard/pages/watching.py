@@ -28,8 +28,8 @@ class JobTick:
 
     at: datetime
     status: str
-    tiles: str
-    """Tiles of the images that ended since the look before."""
+    tiles: tuple[tuple[datetime, str], ...]
+    """Tiles of the images that ended of late, by the look that found them: a stream may miss looks, but no news."""
     previews: str
     """Which images can be seen while they are denoised, as JSON."""
     said: str
@@ -57,7 +57,7 @@ def job_events(job_id: int) -> Response:
     def look() -> tuple[list[Event], bool]:
         nonlocal last
         farm.board.watch(job_id)
-        tick = farm.shared.get(("job", job_id), lambda before: _look_at_job(farm, job_id, before))
+        tick = farm.shared.get(("job", job_id), lambda before: look_at_job(farm, job_id, before))
         if since is not None and tick.at < since:
             # Seen for others before this page was made: it knows better.
             return [], False
@@ -68,8 +68,8 @@ def job_events(job_id: int) -> Response:
                 return [("reload", tick.number, "")], True
             if missed:
                 events.append(("tiles", tick.number, _tiles(missed)))
-        elif tick.tiles and tick is not last:
-            events.append(("tiles", tick.number, tick.tiles))
+        elif last is not None:
+            events += [("tiles", tick.number, html) for at, html in tick.tiles if at > last.at]
         events += [
             (name, tick.number, getattr(tick, name))
             for name in ("status", "previews", "said", "state")
@@ -99,18 +99,20 @@ def jobs_events() -> Response:
     return stream(look)
 
 
-def _look_at_job(farm: Context, job_id: int, before: JobTick | None) -> JobTick:
+def look_at_job(farm: Context, job_id: int, before: JobTick | None) -> JobTick:
+    """What there is to be seen of a job now, and what is new since the look before."""
     watched = watch_job(farm.engine, farm.board, job_id)
     now = watched.view.now
     since = before.at if before is not None else now
     ended = ended_since(farm.engine, job_id, since, None, TILES_AT_ONCE)
     news = [tile for tile in ended if before is None or tile.image.index not in before.told]
     recently = now - timedelta(seconds=2 * COMMIT_SECONDS)
+    kept = tuple(entry for entry in before.tiles if entry[0] > recently) if before is not None else ()
     job = watched.view.job
     return JobTick(
         at=now,
         status=render_template("_job_numbers.html", **live_parts(watched)),
-        tiles=_tiles(news) if news else "",
+        tiles=(*kept, (now, _tiles(news))) if news else kept,
         previews=_previews(farm, job_id, now),
         said=render_template("_announcement.html", **live_parts(watched)),
         state=watched.buttons,

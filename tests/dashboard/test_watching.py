@@ -3,12 +3,15 @@
 import json
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from flask.testing import FlaskClient
 
 from dashboard import live
+from dashboard.context import EXTENSION, context
 from dashboard.live import Shared
+from dashboard.pages.watching import look_at_job
 from farm.control import pause_job
 
 
@@ -64,6 +67,23 @@ def test_other_buttons_are_announced(client: FlaskClient, farm) -> None:
         pause_job(farm.engine, job_id)
         assert until(stream, "state") != before
     assert "Resume" in client.get(f"/jobs/{job_id}/fragments/actions").text
+
+
+def test_a_slow_stream_misses_no_picture(client: FlaskClient, farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Looks that others make in between: each finds one picture, and this stream sees only the last of them.
+    monkeypatch.setattr(live, "INTERVAL_SECONDS", 0.0)
+    job_id = farm.submit(3)
+    shared = client.application.extensions[EXTENSION].shared
+    with client.get(f"/jobs/{job_id}/events", buffered=False) as answer:
+        stream = events(answer)
+        until(stream, "state")
+        for _ in range(2):
+            farm.render(job_id, 1)
+            with client.application.test_request_context():
+                shared.get(("job", job_id), partial(look_at_job, context(), job_id), 0)
+        farm.render(job_id, 1)
+        told = "".join(data for name, _, data in stream if name == "tiles")
+    assert all(f'id="image-{index}"' in told for index in range(3))
 
 
 def test_the_list_tells_of_new_jobs(client: FlaskClient, farm) -> None:
