@@ -76,6 +76,11 @@ def test_failures_are_told_by_cause_and_retried(farm: RunningFarm, browser: Brow
     with visit(browser, farm) as (page, watch):
         page.goto(f"/jobs/{job_id}")
         expect(page.locator(".failures .notice")).to_have_count(1)
+        watch.check()
+        page.set_viewport_size(SIZES["phone"])
+        page.locator("summary", has_text="Change").click()
+        watch.check()
+        page.set_viewport_size(SIZES["desktop"])
         expect(page.locator(".failures")).to_contain_text("A prompt could not be read")
         expect(page.locator(".failures")).to_contain_text("Mend the prompt")
         page.get_by_role("button", name="Retry 2 failed").click()
