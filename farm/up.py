@@ -48,7 +48,7 @@ def run_up(settings: Settings, devices: str, on_ready: Callable[[str, str, Path]
             "FARM_PORT": str(port),
             "FARM_PIPELINE": settings.pipeline,
             "FARM_DATABASE_URL": settings.database_url or services.enter_context(embedded.postgres(data / "postgres")),
-            "FARM_BROKER_URL": settings.broker_url or services.enter_context(embedded.valkey(data / "valkey")),
+            "FARM_BROKER_URL": settings.broker_url or services.enter_context(embedded.valkey(data / "valkey", port)),
             "FARM_STORE_URL": settings.effective_store_url,
             "PYTHONUNBUFFERED": "1",
         }

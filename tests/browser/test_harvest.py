@@ -322,10 +322,11 @@ def test_the_viewer_zooms_marks_and_says_how_to_render_again(farm: RunningFarm, 
         assert page.evaluate(scale) == pytest.approx(1)
         page.get_by_role("button", name="100 %").click()
         expect(page.locator("#zoom-level")).to_have_text("100 %")
-        page.keyboard.press("x")
-        expect(page.get_by_role("button", name="Reject")).to_have_attribute("aria-pressed", "true")
-        page.keyboard.press("x")
-        expect(page.get_by_role("button", name="Reject")).to_have_attribute("aria-pressed", "false")
+        for pressed in ("true", "false"):
+            # A mark is a form that brings the page anew, and with it the keys.
+            with page.expect_navigation():
+                page.keyboard.press("x")
+            expect(page.get_by_role("button", name="Reject")).to_have_attribute("aria-pressed", pressed)
         page.get_by_label("Tags", exact=True).fill("from viewer")
         page.get_by_role("button", name="Save tags").click()
         expect(page.get_by_label("Tags", exact=True)).to_have_value("from viewer")
