@@ -26,15 +26,16 @@ def count_attempt(name: str) -> None:
     """
     wait = 0
     try:
-        with _broker() as broker:
+        # Both counts in one transaction: two attempts that count in turns would each be the other's last straw.
+        with _broker() as broker, broker.pipeline() as together:
             for key in _keys(name):
-                with broker.pipeline() as together:
-                    together.incr(key)
-                    together.expire(key, WINDOW_SECONDS, nx=True)
-                    together.ttl(key)
-                    count, _, seconds = together.execute()
-                if count > MAX_FAILURES:
-                    wait = max(wait, seconds, 1)
+                together.incr(key)
+                together.expire(key, WINDOW_SECONDS, nx=True)
+                together.ttl(key)
+            answers = together.execute()
+        for count, seconds in zip(answers[::3], answers[2::3], strict=True):
+            if count > MAX_FAILURES:
+                wait = max(wait, seconds, 1)
     except redis.RedisError:
         return
     if wait:
