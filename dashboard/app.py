@@ -8,6 +8,7 @@ from dashboard.arguments import NumberConverter
 from dashboard.auth import register_auth
 from dashboard.context import EXTENSION, Context
 from dashboard.errors import register_errors
+from dashboard.news import News
 from dashboard.pages import register_pages
 from dashboard.security import register_security
 from farm.catalog import Catalog
@@ -37,6 +38,7 @@ def create_app(settings: Settings) -> Flask:
         store=open_store(settings),
         board=ProgressBoard(settings),
         catalog=Catalog.load(settings.catalog, settings.models_directory),
+        news=News(settings),
     )
     if proxies := settings.trusted_proxies:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]

@@ -7,6 +7,7 @@ from flask import current_app
 from sqlalchemy import Engine
 
 from dashboard.live import Shared
+from dashboard.news import News
 from farm.catalog import Catalog
 from farm.progress import ProgressBoard
 from farm.settings import Settings
@@ -24,6 +25,7 @@ class Context:
     store: ObjectStore
     board: ProgressBoard
     catalog: Catalog
+    news: News
     shared: Shared = field(default_factory=Shared)
     """What many look at, computed for all of them."""
 

@@ -3,13 +3,16 @@
 Locks are taken in the same order as there: job, batches, images. ``by`` is the name of whoever does it, for the log.
 """
 
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, case, func, select, update
+from sqlalchemy import Connection, Engine, case, delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
 
 from farm.activity import note
 from farm.database import wake_producer
-from farm.models import Batch, Image, Job
+from farm.events import Announcement, Kind, announce
+from farm.models import Batch, DoomedObject, Image, Job
 from farm.states import BatchState, ImageState, JobState, Stage
 
 UNFINISHED_JOB = (JobState.QUEUED, JobState.RUNNING)
@@ -36,6 +39,7 @@ def cancel_job(engine: Engine, job_id: int, by: str = "") -> bool:
             .values(state=ImageState.CANCELLED, finished_at=func.now())
         )
         note(connection, by, "job.cancel", job_id)
+        announce(connection, job_id, Announcement(Kind.JOB_CANCELLED))
     return True
 
 
@@ -53,6 +57,7 @@ def pause_job(engine: Engine, job_id: int, by: str = "") -> bool:
             .values(state=BatchState.READY, queued_at=None)
         )
         note(connection, by, "job.pause", job_id)
+        announce(connection, job_id, Announcement(Kind.JOB_PAUSED))
     return True
 
 
@@ -63,6 +68,7 @@ def resume_job(engine: Engine, job_id: int, by: str = "") -> bool:
             return False
         connection.execute(update(Batch).where(Batch.job_id == job_id, Batch.held).values(held=False))
         note(connection, by, "job.resume", job_id)
+        announce(connection, job_id, Announcement(Kind.JOB_RESUMED))
         wake_producer(connection)
     return True
 
@@ -77,11 +83,13 @@ def change_job(
         if name is not None:
             connection.execute(update(Job).where(Job.id == job_id).values(name=name))
             note(connection, by, "job.rename", job_id, name=name)
+            announce(connection, job_id, Announcement(Kind.JOB_CHANGED, details={"name": name}))
         if priority is None:
             return True
         changed = _change(connection, job_id, priority=priority)
         if changed:
             note(connection, by, "job.priority", job_id, priority=priority)
+            announce(connection, job_id, Announcement(Kind.JOB_CHANGED, details={"priority": priority}))
         wake_producer(connection)
     return changed
 
@@ -125,8 +133,36 @@ def retry_failed(engine: Engine, job_id: int, by: str = "") -> int:
                 )
             )
             note(connection, by, "job.retry", job_id, images=retried)
+            announce(connection, job_id, Announcement(Kind.JOB_RETRIED, details={"images": retried}))
             wake_producer(connection)
     return retried
+
+
+def delete_job(engine: Engine, job_id: int, lease_seconds: float, by: str = "") -> bool:
+    """Delete a job that has ended: its rows at once, its objects soon after. False if there is none that has ended.
+
+    Objects wait for two leases: so long may a worker still write what was cancelled.
+    """
+    not_before = func.now() + timedelta(seconds=2 * lease_seconds)
+    with engine.begin() as connection:
+        ended = select(Job.id, Job.name).where(Job.id == job_id, Job.finished_at.is_not(None)).with_for_update()
+        job = connection.execute(ended).one_or_none()
+        if job is None:
+            return False
+        for column, rows in (
+            (Image.image_key, Image.job_id == job_id),
+            (Image.thumbnail_key, Image.job_id == job_id),
+            (Batch.latents_key, Batch.job_id == job_id),
+        ):
+            doomed = select(column, not_before).where(rows, column.is_not(None))
+            connection.execute(insert(DoomedObject).from_select(["key", "not_before"], doomed).on_conflict_do_nothing())
+        announce(connection, job_id, Announcement(Kind.JOB_DELETED))
+        note(connection, by, "job.delete", job_id, name=job.name)
+        # The foreign keys would do it row by row.
+        for table in (Image, Batch):
+            connection.execute(delete(table).where(table.job_id == job_id))
+        connection.execute(delete(Job).where(Job.id == job_id))
+    return True
 
 
 def _change(connection: Connection, job_id: int, **values: Any) -> bool:

@@ -8,6 +8,8 @@ from farm.settings import Settings
 
 #: Channel on which the producer service hears that there is something to dispatch.
 NOTIFY_CHANNEL = "farm_jobs"
+#: Channel on which all who wait for a job hear that something happened to it; the payload is its number.
+NEWS_CHANNEL = "farm_news"
 
 
 def open_database(settings: Settings, pool_size: int = 5) -> Engine:

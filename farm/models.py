@@ -1,6 +1,6 @@
 """The tables. Postgres holds the invariants: what a state implies is a CHECK, not a habit."""
 
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -8,6 +8,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Computed,
+    Date,
     DateTime,
     Enum,
     ForeignKey,
@@ -26,7 +27,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from farm.roles import Role
-from farm.states import BatchState, ImageState, JobState, Stage
+from farm.states import BatchState, DeliveryState, ImageState, JobState, Stage
 
 #: Tags of one image.
 MAX_TAGS = 20
@@ -55,6 +56,7 @@ class Base(DeclarativeBase):
         JobState: _enum(JobState, "job_state"),
         BatchState: _enum(BatchState, "batch_state"),
         ImageState: _enum(ImageState, "image_state"),
+        DeliveryState: _enum(DeliveryState, "delivery_state"),
         Stage: _enum(Stage, "stage"),
         Role: _enum(Role, "role"),
     }
@@ -95,6 +97,8 @@ class Job(Base):
     finished_at: Mapped[datetime | None]
     paused_at: Mapped[datetime | None]
     """Set while no further batch of it may begin."""
+    token_id: Mapped[int | None] = mapped_column(BigInteger)
+    """The API token that submitted it, kept when the token is gone: its quotas count what is unfinished."""
     test_images: Mapped[int | None] = mapped_column(Integer)
     """Set during a test run: only so many images, from the first, are rendered until somebody lets the rest follow."""
 
@@ -346,6 +350,127 @@ class ApiToken(Base):
     """Its first characters, by which its owner knows it again."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     last_used_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
+    scopes: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+    """``farm.scopes.Scope``: what it lets in to; NULL is all that its user may do."""
+    requests_per_minute: Mapped[int | None] = mapped_column(Integer)
+    """This, and the three below: NULL is what the settings say."""
+    images_per_day: Mapped[int | None] = mapped_column(Integer)
+    concurrent_images: Mapped[int | None] = mapped_column(Integer)
+    largest_job: Mapped[int | None] = mapped_column(Integer)
+
+
+class TokenDay(Base):
+    """How many images were submitted with a token on one day (UTC). Deleting jobs gives nothing back."""
+
+    __tablename__ = "token_days"
+
+    token_id: Mapped[int] = mapped_column(ForeignKey("api_tokens.id", ondelete="CASCADE"), primary_key=True)
+    day: Mapped[date] = mapped_column(Date, primary_key=True)
+    images: Mapped[int] = mapped_column(BigInteger)
+
+
+class IdempotencyKey(Base):
+    """A submission that its sender may repeat: who says the same again under the same key gets the same receipt."""
+
+    __tablename__ = "idempotency_keys"
+
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request_sha256: Mapped[str]
+    receipt: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class DoomedObject(Base):
+    """An object of a deleted job, which the producer service will remove from the store."""
+
+    __tablename__ = "doomed_objects"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    not_before: Mapped[datetime]
+    """A worker that still renders what was cancelled may write it until then."""
+
+
+class Secret(Base):
+    """What the farm's processes sign with; made by the first that needs it."""
+
+    __tablename__ = "secrets"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+
+
+class Event(Base):
+    """Something that happened to a job or an image: written in the transaction that makes it so (``farm.events``)."""
+
+    __tablename__ = "events"
+    __table_args__ = (
+        Index("ix_events_job_id", "job_id", "id"),
+        Index("ix_events_transaction", "transaction", "id"),
+        Index("ix_events_at", "at"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    """Rises from event to event of one job: they are written with the job's row locked."""
+    transaction: Mapped[int] = mapped_column(BigInteger, server_default=text("(pg_current_xact_id()::text)::bigint"))
+    """The farm's events in an order that readers can resume: numbers of ``id`` may show up late, transactions that
+    are older than all that still run cannot."""
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    kind: Mapped[str]
+    """``farm.events.Kind``"""
+    job_id: Mapped[int] = mapped_column(BigInteger)
+    """Kept when the job is deleted."""
+    image_index: Mapped[int | None] = mapped_column(Integer)
+    details: Mapped[dict[str, Any] | None]
+
+
+class Webhook(Base):
+    """An address of a user's that is told of events."""
+
+    __tablename__ = "webhooks"
+    __table_args__ = (Index("ix_webhooks_owner", "owner"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    owner: Mapped[str]
+    """Name of the user: told of this user's jobs."""
+    all_jobs: Mapped[bool] = mapped_column(server_default=false())
+    """Whether it is told of everybody's."""
+    url: Mapped[str]
+    secret: Mapped[str]
+    """Signs what is sent; as the Standard Webhooks scheme writes it (``whsec_`` and base64)."""
+    kinds: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    disabled_at: Mapped[datetime | None]
+    """Set while it is told nothing: by its owner, or because nothing got through for days."""
+
+
+class Delivery(Base):
+    """One event on its way to one webhook."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        CheckConstraint("(next_attempt_at IS NOT NULL) = (state = 'pending')", "pending_has_its_time"),
+        CheckConstraint("(delivered_at IS NOT NULL) = (state = 'delivered')", "delivered"),
+        CheckConstraint("attempts >= 0", "counts"),
+        Index("ix_deliveries_due", "next_attempt_at", postgresql_where=text("state = 'pending'")),
+        Index("ix_deliveries_webhook_id", "webhook_id", "id"),
+        Index("ix_deliveries_event_id", "event_id"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    webhook_id: Mapped[int] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    event_id: Mapped[int] = mapped_column(ForeignKey("events.id", ondelete="CASCADE"))
+    state: Mapped[DeliveryState] = mapped_column(server_default=DeliveryState.PENDING)
+    attempts: Mapped[int] = mapped_column(Integer, server_default="0")
+    next_attempt_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
+    """While a sender tries it, the time at which another may: a sender that dies loses nothing."""
+    attempted_at: Mapped[datetime | None]
+    status: Mapped[int | None] = mapped_column(Integer)
+    """HTTP status of the latest answer, if there was one."""
+    error: Mapped[str | None]
+    """What was wrong with the latest attempt."""
+    delivered_at: Mapped[datetime | None]
 
 
 class Activity(Base):

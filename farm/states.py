@@ -68,6 +68,18 @@ class ImageState(StrEnum):
     """Its job was cancelled before it was finished. Final."""
 
 
+class DeliveryState(StrEnum):
+    """Life of a delivery: one event on its way to one webhook."""
+
+    PENDING = "pending"
+    """To be sent at its time; also while it is being sent. In: the event itself, replay by a person.
+    Out: an answer of 2xx (delivered), the last attempt in vain (failed). A crash leaves it here, with its time."""
+    DELIVERED = "delivered"
+    """The receiver said that it has it. Out: replay."""
+    FAILED = "failed"
+    """Given up after the last attempt, or its webhook was disabled. Out: replay."""
+
+
 JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED}),
     JobState.RUNNING: frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}),

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -43,6 +43,9 @@ class ObjectStore(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove the object; nothing there is fine."""
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        """Remove up to 1,000 objects; those that are not there are fine."""
 
     def public_url(self, key: str, seconds: int, download_name: str | None = None) -> str | None:
         """A signed URL that a browser can fetch for so many seconds, or None if it must come through us."""
@@ -108,6 +111,11 @@ class DirectoryStore(ObjectStore):
             self._path(key).unlink(missing_ok=True)
 
     @override
+    def delete_many(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self.delete(key)
+
+    @override
     def public_url(self, key: str, seconds: int, download_name: str | None = None) -> str | None:
         return None
 
@@ -156,6 +164,18 @@ class S3Store(ObjectStore):
     def delete(self, key: str) -> None:
         with _store_errors(key, *self._failures):
             self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
+
+    @override
+    def delete_many(self, keys: Sequence[str]) -> None:
+        if not keys:
+            return
+        named = f"{keys[0]} and {len(keys) - 1} more"
+        with _store_errors(named, *self._failures):
+            answer = self._client.delete_objects(
+                Bucket=self.bucket, Delete={"Objects": [{"Key": self.prefix + key} for key in keys], "Quiet": True}
+            )
+        if errors := answer.get("Errors"):
+            raise StoreError(f"The store did not delete {errors[0].get('Key')}: {errors[0].get('Message')}")
 
     @override
     def public_url(self, key: str, seconds: int, download_name: str | None = None) -> str | None:

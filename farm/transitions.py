@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, and_, bindparam, case, func, insert, 
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
+from farm.events import Announcement, Kind, announce
 from farm.minutes import note_failure, note_stage
 from farm.models import Batch, Image, Job, Worker
 from farm.spec import is_refined
@@ -158,13 +159,14 @@ def claim(
     """queued -> running: the only right to render. None if the message is stale, doubled or unknown."""
     with engine.connect() as connection, connection.begin() as transaction:
         # Only the job's first claim writes the job's row: later ones would queue up for its lock in vain.
-        connection.execute(
+        started = connection.scalar(
             update(Job)
             .where(
                 Job.id == select(Batch.job_id).where(Batch.id == batch_id).scalar_subquery(),
                 Job.state == JobState.QUEUED,
             )
             .values(state=JobState.RUNNING, started_at=func.now())
+            .returning(Job.id)
         )
         row = connection.execute(
             update(Batch)
@@ -185,6 +187,8 @@ def claim(
         if row is None:
             transaction.rollback()
             return None
+        if started is not None:
+            announce(connection, started, Announcement(Kind.JOB_STARTED))
         images = connection.execute(
             select(Image.index, Image.prompt, Image.negative_prompt, Image.seed, Image.parameters)
             .where(Image.batch_id == batch_id)
@@ -341,7 +345,9 @@ def finish_batch(
             .where(Worker.id == worker_id)
             .values(images_completed=Worker.images_completed + len(pictures))
         )
-        _roll_up(connection, held.job_id, completed=len(pictures))
+        ended_job = _roll_up(connection, held.job_id, completed=len(pictures))
+        news = [Announcement(Kind.IMAGE_COMPLETED, picture.index) for picture in pictures]
+        announce(connection, held.job_id, *news, *ended_job)
         note_stage(
             connection,
             worker_id,
@@ -404,7 +410,9 @@ def fail_attempt(
                 .where(Image.batch_id == batch_id, Image.state == ImageState.PENDING)
                 .values(state=ImageState.FAILED, error=error, finished_at=func.now())
             )
-            _roll_up(connection, job_id, failed=len(indices))
+            ended_job = _roll_up(connection, job_id, failed=len(indices))
+            news = [Announcement(Kind.IMAGE_FAILED, index, {"error": error}) for index in indices]
+            announce(connection, job_id, *news, *ended_job)
         note_failure(connection, batch.worker_id, batch.parameters["pipeline"], batch.stage)
     return outcome
 
@@ -436,12 +444,15 @@ def _lock_job(connection: Connection, job_id: int) -> None:
     connection.execute(select(Job.id).where(Job.id == job_id).with_for_update())
 
 
-def _roll_up(connection: Connection, job_id: int, *, completed: int = 0, failed: int = 0) -> None:
-    """Count ended images into their job, and end the job with its last image. The job's row is locked."""
+def _roll_up(connection: Connection, job_id: int, *, completed: int = 0, failed: int = 0) -> list[Announcement]:
+    """Count ended images into their job, and end the job with its last image. The job's row is locked.
+
+    Returns what there is to announce: the job's end, if this was it.
+    """
     all_completed = Job.images_completed + completed
     all_failed = Job.images_failed + failed
     ended = all_completed + all_failed == Job.image_count
-    connection.execute(
+    state = connection.scalar(
         update(Job)
         .where(Job.id == job_id, Job.state == JobState.RUNNING)
         .values(
@@ -455,7 +466,10 @@ def _roll_up(connection: Connection, job_id: int, *, completed: int = 0, failed:
             finished_at=case((ended, func.now()), else_=None),
             paused_at=case((ended, None), else_=Job.paused_at),
         )
+        .returning(Job.state)
     )
+    ends = {JobState.COMPLETED: Kind.JOB_COMPLETED, JobState.FAILED: Kind.JOB_FAILED}
+    return [Announcement(ends[state])] if state in ends else []
 
 
 def _seconds_from_now(seconds: float) -> ColumnElement[Any]:

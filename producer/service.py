@@ -14,8 +14,12 @@ from sqlalchemy.exc import OperationalError
 
 from farm.broker import make_celery
 from farm.database import NOTIFY_CHANNEL, open_database
+from farm.errors import StoreError
+from farm.events import forget_old_events
 from farm.settings import Settings
+from farm.storage import open_store
 from producer.dispatch import dispatch
+from producer.janitor import forget_old_keys, remove_doomed_objects
 from producer.minutes import forget_old_minutes, record_queues
 from producer.recovery import recover
 
@@ -29,6 +33,8 @@ RECOVERY_SECONDS = 1.0
 STANDBY_SECONDS = 1.0
 MINUTE_SECONDS = 60.0
 HOUR_SECONDS = 3600.0
+#: Pause between two looks for work that is done beside dispatching, when there is none.
+BESIDE_SECONDS = 2.0
 
 
 class Leadership:
@@ -79,6 +85,8 @@ class Chores:
             (RECOVERY_SECONDS, lambda: recover(engine, celery, settings)),
             (MINUTE_SECONDS, lambda: record_queues(engine, settings.lease_seconds)),
             (HOUR_SECONDS, lambda: forget_old_minutes(engine)),
+            (HOUR_SECONDS, lambda: forget_old_keys(engine)),
+            (HOUR_SECONDS, lambda: forget_old_events(engine)),
         ]
         self._due = [0.0] * len(self._chores)
 
@@ -99,6 +107,8 @@ def run(settings: Settings, stop: threading.Event) -> None:
     leadership = Leadership(settings.database_url)
     leading = False
     chores = Chores(engine, celery, settings)
+    store = open_store(settings)
+    beside = [_beside(stop, "janitor", lambda: remove_doomed_objects(engine, store))]
     try:
         while not stop.is_set():
             try:
@@ -118,5 +128,28 @@ def run(settings: Settings, stop: threading.Event) -> None:
                 stop.wait(STANDBY_SECONDS)
     finally:
         leadership.release()
+        stop.set()
+        for thread in beside:
+            thread.join()
         engine.dispose()
         celery.close()
+
+
+def _beside(stop: threading.Event, name: str, work: Callable[[], int]) -> threading.Thread:
+    """Do something again and again that must not hold up dispatching, in every producer, leader or not.
+
+    ``work`` returns how much it found to do; outages are outlived.
+    """
+
+    def loop() -> None:
+        while not stop.is_set():
+            try:
+                if not work():
+                    stop.wait(BESIDE_SECONDS)
+            except (OperationalError, StoreError) as error:
+                logger.warning("%s tries again: %s", name, str(error).splitlines()[0])
+                stop.wait(BESIDE_SECONDS)
+
+    thread = threading.Thread(target=loop, name=name)
+    thread.start()
+    return thread

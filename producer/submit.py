@@ -11,6 +11,7 @@ from sqlalchemy import Engine, insert, text
 from farm.activity import note
 from farm.catalog import Catalog
 from farm.database import wake_producer
+from farm.events import Announcement, Kind, announce
 from farm.models import Job
 from producer.batching import batches_of
 from producer.expand import plan_job
@@ -84,6 +85,7 @@ def submit_job(
                         copy.write_row((job_id, index, batch_id, image.prompt, image.negative_prompt, image.seed, own))
         details = {"test_images": row["test_images"]} if is_test else {}
         note(connection, owner, "job.submit", job_id, images=len(plan.images), **details)
+        announce(connection, job_id, Announcement(Kind.JOB_SUBMITTED))
         wake_producer(connection)
     ignored = tuple(intake.ignored_columns)
     return Receipt(job_id, len(plan.images), len(batches), plan.seed, ignored, plan.spec.test_run if is_test else None)
