@@ -19,6 +19,18 @@ class NotFoundError(FarmError):
     """The named job, image or pipeline does not exist."""
 
 
+class ConflictError(FarmError):
+    """What is asked contradicts what was done before."""
+
+
+class QuotaExceededError(FarmError):
+    """A token may do no more of this now."""
+
+    def __init__(self, message: str, quota: str, limit: int, remaining: int, reset_seconds: int) -> None:
+        self.quota, self.limit, self.remaining, self.reset_seconds = quota, limit, remaining, reset_seconds
+        super().__init__(message)
+
+
 class StoreError(FarmError):
     """The object store did not do what it was asked; it may again later."""
 

@@ -1,42 +1,69 @@
 """Groups a job's images to batches: the images that can share one pipeline call."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
 
-from farm.spec import ImageParameters, SharedParameters
-from producer.expand import Plan
+from farm.spec import SharedParameters
+from producer.expand import Plan, Shape
+
+#: Batches that are kept open for further images of their kind; beyond, the one that began first is closed.
+MAX_OPEN = 10_000
+
+
+class Grouping:
+    """Puts images into batches as they come: each into the one that others of its kind have begun, while that has room.
+
+    So there are as few batches as possible, in the order of their first image. ``numbers`` are given to them in turn.
+    """
+
+    def __init__(self, batch_size: int, numbers: Iterator[int]) -> None:
+        self._batch_size = batch_size
+        self._numbers = numbers
+        self._open: dict[tuple[object, ...], list[int]] = {}
+
+    def put(self, shape: Shape) -> tuple[int, bool]:
+        """The number of the next image's batch, and whether it is a new one."""
+        size = 1 if shape.parameters.alone else self._batch_size
+        key = shape.sharing_key
+        begun = self._open.get(key)
+        if begun is not None and begun[1] < size:
+            begun[1] += 1
+            return begun[0], False
+        number = next(self._numbers)
+        if begun is None and len(self._open) >= MAX_OPEN:
+            del self._open[next(iter(self._open))]
+        self._open[key] = [number, 1]
+        return number, True
+
+    def close(self) -> None:
+        """Let no later image join the batches so far."""
+        self._open.clear()
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedBatch:
-    """A batch before it has an id: what its images share, and their indices."""
+    """A batch that is not written yet: what its images share, and their indices."""
 
     parameters: SharedParameters
-    indices: tuple[int, ...]
+    indices: list[int] = field(default_factory=list)
 
 
-def batches_of(plan: Plan) -> tuple[list[PlannedBatch], int]:
-    """A plan's batches, and how many of them, from the first, may begin at once.
-
-    A test run's images share no batch with the others, which wait for its end.
-    """
+def batches_of(plan: Plan) -> list[PlannedBatch]:
+    """A plan's batches. A test run's images share none with the others, which wait for its end."""
     size = plan.spec.batch_size or plan.pipeline.batch_size
-    first = min(plan.spec.test_run or len(plan.images), len(plan.images))
-    tested = group_to_batches(plan.images[:first], size)
-    rest = group_to_batches(plan.images[first:], size)
-    moved = [replace(batch, indices=tuple(index + first for index in batch.indices)) for batch in rest]
-    return [*tested, *moved], len(tested)
+    return group_to_batches((image.shape for image in plan.planned), size, plan.spec.test_run)
 
 
-def group_to_batches(images: Sequence[ImageParameters], batch_size: int) -> list[PlannedBatch]:
+def group_to_batches(images: Iterable[Shape], batch_size: int, test_run: int | None = None) -> list[PlannedBatch]:
     """All images in as few batches of at most ``batch_size`` as possible, in the order of their first image."""
-    groups: dict[tuple[object, ...], list[int]] = {}
-    for index, image in enumerate(images):
-        groups.setdefault(image.sharing_key(), []).append(index)
-    batches = []
-    for group in groups.values():
-        first = images[group[0]]
-        size = 1 if first.alone else batch_size
-        shared = first.shared()
-        batches += [PlannedBatch(shared, tuple(group[at : at + size])) for at in range(0, len(group), size)]
-    return sorted(batches, key=lambda batch: batch.indices[0])
+    grouping = Grouping(batch_size, count())
+    batches: list[PlannedBatch] = []
+    for index, shape in enumerate(images):
+        if index == test_run:
+            grouping.close()
+        number, is_new = grouping.put(shape)
+        if is_new:
+            batches.append(PlannedBatch(shape.shared))
+        batches[number].indices.append(index)
+    return batches

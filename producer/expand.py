@@ -1,15 +1,17 @@
 """Expands a submission: rows x images per prompt become images, each with its full parameters and its own seed."""
 
 import secrets
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from functools import cached_property
+from itertools import islice
+from typing import Annotated, Any, NamedTuple, cast
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from farm.catalog import Catalog, Entries, Pipeline
-from farm.errors import InvalidSubmissionError, NotFoundError, Problem
+from farm.errors import MAX_PROBLEMS_SHOWN, InvalidSubmissionError, NotFoundError, Problem
 from farm.spec import (
     INPUT_FIELDS,
     INPUT_REF,
@@ -19,6 +21,7 @@ from farm.spec import (
     CombinationError,
     ImageParameters,
     JobSpec,
+    SharedParameters,
     listed,
 )
 from producer.intake import ALIASES, Intake, Row, canonical, suggestion
@@ -27,6 +30,12 @@ from producer.templates import TemplateError, Templates
 
 #: Seeds drawn for people who give none stay short enough to be typed.
 RANDOM_SEED_BITS = 32
+#: Rows that are checked together.
+ROWS_AT_ONCE = 1_000
+#: Shapes of rows that are remembered: a file in which every row is another must not fill the memory.
+MAX_SHAPES_KNOWN = 10_000
+#: With so many problems the rest of a submission is not looked at.
+MAX_PROBLEMS_COUNTED = 10_000
 
 _PARAMETERS = tuple(name for name in ROW_FIELDS if name not in ("prompt", "seed"))
 SPEC_FIELDS = (*JobSpec.model_fields, *_PARAMETERS, *ALIASES, "size")
@@ -56,6 +65,44 @@ FindWords = Callable[[], Mapping[str, Sequence[str]]]
 """All lists of words, by name; asked for only if there are templates."""
 
 
+class Shape:
+    """What images have in common that differ by prompt and seed alone; most rows of large files are of few shapes.
+
+    What follows from it is worked out once, however many images have it.
+    """
+
+    def __init__(self, parameters: ImageParameters) -> None:
+        self.parameters = parameters
+        """Those of one such image."""
+
+    @cached_property
+    def sharing_key(self) -> tuple[object, ...]:
+        """Images with equal keys can share a batch."""
+        return self.parameters.sharing_key()
+
+    @cached_property
+    def shared(self) -> SharedParameters:
+        """What a batch keeps."""
+        return self.parameters.shared()
+
+    @cached_property
+    def own(self) -> dict[str, Any]:
+        """What each image keeps beside prompt, negative prompt and seed."""
+        return self.parameters.own()
+
+
+class PlannedImage(NamedTuple):
+    """An image that is not written yet."""
+
+    shape: Shape
+    prompt: str
+    seed: int
+
+    def parameters(self) -> ImageParameters:
+        """All its parameters."""
+        return self.shape.parameters.model_copy(update={"prompt": self.prompt, "seed": self.seed})
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A valid submission: what it asked for as a whole, and all its images in the order of their index."""
@@ -65,7 +112,12 @@ class Plan:
     """The parameters that were said once, as they were given."""
     pipeline: Pipeline
     seed: int
-    images: list[ImageParameters]
+    planned: list[PlannedImage]
+
+    @property
+    def images(self) -> list[ImageParameters]:
+        """The parameters of each image."""
+        return [image.parameters() for image in self.planned]
 
 
 def plan_job(
@@ -76,103 +128,207 @@ def plan_job(
     find_inputs: FindInputs,
     find_words: FindWords = dict,
 ) -> Plan:
-    """Check a submission and expand it. Raises InvalidSubmissionError with every problem that was found.
+    """Check a submission and expand it. Raises InvalidSubmissionError with the problems that were found."""
+    expansion = Expansion(catalog, default_pipeline, fields, find_inputs, find_words)
+    planned = [*expansion.images(intake.rows)]
+    return Plan(expansion.spec, expansion.given, expansion.pipeline, expansion.seed, planned)
+
+
+class Expansion:
+    """What a submission says of all its images, and how its rows become images.
 
     Images come in the order of the rows; within a row in that of the prompts that its template stands for, then of the
     sweep's combinations, then of the images per prompt. Seeds count on from prompt to prompt; the combinations of one
     have the same, so that they differ by what is swept alone.
     """
-    spec, given = _read_spec(fields)
-    try:
-        pipeline = catalog.get(spec.pipeline or default_pipeline)
-    except NotFoundError as error:
-        raise InvalidSubmissionError([Problem("pipeline", str(error))]) from None
-    if not intake.rows:
-        raise InvalidSubmissionError([Problem("prompt", "there is none; write at least one")])
-    seed = spec.seed if spec.seed is not None else secrets.randbits(RANDOM_SEED_BITS)
 
-    inputs = _Inputs(spec.inputs)
-    sized = given.keys() & {"width", "height"}
-    try:
-        given = inputs.resolved(given)
-        swept = [inputs.resolved(cell) for cell in cells(spec.sweep)]
-    except CombinationError as error:
-        raise InvalidSubmissionError([Problem(error.field, str(error))]) from None
-    defaults = _overlay(_pipeline_defaults(pipeline), given)
-    # A combination may become whole by what the rows add; where they add nothing, it is refused once.
-    said_by_rows = {name for row in intake.rows for name in row.values} | spec.sweep.keys()
-    if said_by_rows <= {"prompt", "seed"} and (problems := _said_once_problems(defaults, catalog, pipeline)):
-        raise InvalidSubmissionError(problems)
-
-    rows, problems = [], []
-    for row in _with_templates(spec, seed, intake.rows, find_words):
+    def __init__(
+        self,
+        catalog: Catalog,
+        default_pipeline: str,
+        fields: Mapping[str, Any],
+        find_inputs: FindInputs,
+        find_words: FindWords = dict,
+        max_images: int = MAX_IMAGES,
+    ) -> None:
+        """Raises InvalidSubmissionError for what is wrong with the fields themselves."""
+        self._catalog, self._find_inputs, self._find_words = catalog, find_inputs, find_words
+        self._max_images = min(max_images, MAX_IMAGES)
+        self.spec, given = _read_spec(fields)
         try:
-            rows.append((row, inputs.resolved(row.values)))
+            self.pipeline = catalog.get(self.spec.pipeline or default_pipeline)
+        except NotFoundError as error:
+            raise InvalidSubmissionError([Problem("pipeline", str(error))]) from None
+        self.seed = self.spec.seed if self.spec.seed is not None else secrets.randbits(RANDOM_SEED_BITS)
+        self._inputs = _Inputs(self.spec.inputs)
+        self._sized = bool(given.keys() & {"width", "height"})
+        try:
+            self.given = self._inputs.resolved(given)
+            self._cells = [self._inputs.resolved(cell) for cell in cells(self.spec.sweep)]
         except CombinationError as error:
-            problems.append(Problem(error.field, str(error), row.line))
-    _check_count(len(rows) * spec.images_per_prompt, len(swept), seed)
-    sizes = find_inputs(inputs.named)
-    images: list[ImageParameters] = []
-    known: dict[str, ImageParameters] = {}
-    for number, (row, values) in enumerate(rows):
-        first_seed = {"seed": seed + number * spec.images_per_prompt}
-        for cell in swept:
-            try:
-                merged = _overlay(_overlay({**defaults, **first_seed}, values), cell)
-                missing = inputs.missing(merged, sizes)
-                if missing is not None:
-                    problems.append(Problem(*missing, row.line))
+            raise InvalidSubmissionError([Problem(error.field, str(error))]) from None
+        self._defaults = _overlay(_pipeline_defaults(self.pipeline), self.given)
+        self._sizes: dict[str, InputSize] = {}
+        self._shapes: dict[object, Shape] = {}
+
+    def images(self, rows: Iterable[Row]) -> Iterator[PlannedImage]:
+        """The images of the rows, which are read once and not kept.
+
+        After the first problem no more images come, and in the end InvalidSubmissionError is raised: with the first
+        problems, once all rows were read or very many problems were found.
+        """
+        known = len(rows) if isinstance(rows, Sequence) and self.spec.templates == "none" else 0
+        self._check_count(known * self.spec.images_per_prompt, exact=True)
+        found, said_by_rows = _Problems(), set(self.spec.sweep)
+        expanded = enumerate(_with_templates(self.spec, self.seed, rows, self._find_words, found, self._max_images))
+        count = 0
+        # In portions, so that the pictures that rows name are looked up together.
+        while found.total < MAX_PROBLEMS_COUNTED and (portion := [*islice(expanded, ROWS_AT_ONCE)]):
+            resolved = [(number, row, values) for number, row in portion if (values := self._resolved(row, found))]
+            self._look_up()
+            for number, row, values in resolved:
+                said_by_rows.update(values)
+                try:
+                    images = self._images_of(number, row, values)
+                except InvalidSubmissionError as error:
+                    found.add(*error.problems)
                     continue
-                if not sized and not {*row.values, *cell} & {"width", "height"}:
-                    merged |= _size_of_input(merged, sizes)
-                first = _alike(known, merged)
-                if first is None:
-                    first = ImageParameters.model_validate(merged)
-                    if beyond := _limits(first, catalog, pipeline, row.line):
-                        problems += beyond
-                        continue
-                    known[_likeness(merged)] = first
-                images.extend(_images_of(first, spec.images_per_prompt))
-            except ValidationError as error:
-                problems.extend(_problem(details, row.line) for details in error.errors())
-    if problems:
-        raise InvalidSubmissionError([*dict.fromkeys(problems)])
-    return Plan(spec, given, pipeline, seed, images[: spec.first])
+                self._check_count((number + 1) * self.spec.images_per_prompt)
+                if not found.total:
+                    yield from images if self.spec.first is None else images[: max(self.spec.first - count, 0)]
+                count += len(images)
+        if found.total:
+            # What is wrong with what all rows have in common is refused once; what the rows add may mend it.
+            if said_by_rows <= {"prompt", "seed"} and (once := self._said_once_problems()):
+                raise InvalidSubmissionError(once)
+            raise found.error()
+        if not count:
+            raise InvalidSubmissionError([Problem("prompt", "there is none; write at least one")])
+
+    def _resolved(self, row: Row, found: "_Problems") -> dict[str, Any] | None:
+        """The row's values with content in place of names; None if it has problems, which are then among ``found``."""
+        if row.problems:
+            found.add(*row.problems)
+            return None
+        try:
+            return self._inputs.resolved(row.values)
+        except CombinationError as error:
+            found.add(Problem(error.field, str(error), row.line))
+            return None
+
+    def _look_up(self) -> None:
+        """Learn the sizes of the pictures that were named since the last time."""
+        if unknown := self._inputs.named - self._sizes.keys():
+            self._sizes.update(self._find_inputs(unknown))
+
+    def _images_of(self, number: int, row: Row, values: Mapping[str, Any]) -> list[PlannedImage]:
+        """The images of one row, the ``number``-th from 0; raises InvalidSubmissionError."""
+        per_prompt = self.spec.images_per_prompt
+        first_seed = self.seed + number * per_prompt
+        likeness = _likeness(values)
+        images = []
+        for place, cell in enumerate(self._cells):
+            said = {"seed": first_seed, **values, **cell}
+            shape, own = self._shapes.get((place, likeness)), _own(said)
+            if shape is None or own is None:
+                shape = self._checked(row, values, cell, first_seed)
+                self._keep(place, likeness, shape)
+                own = shape.parameters.prompt, shape.parameters.seed
+            prompt, seed = own
+            if seed + per_prompt - 1 > MAX_SEED:
+                message = f"{seed} + {per_prompt} images exceeds {MAX_SEED}"
+                raise InvalidSubmissionError([Problem("seed", message, row.line)])
+            images += [PlannedImage(shape, prompt, seed + offset) for offset in range(per_prompt)]
+        return images
+
+    def _keep(self, place: int, likeness: object, shape: Shape) -> None:
+        # Weighted prompts are checked one by one.
+        if shape.parameters.prompt_syntax == "plain":
+            if len(self._shapes) >= MAX_SHAPES_KNOWN:
+                self._shapes.clear()
+            self._shapes[place, likeness] = shape
+
+    def _checked(self, row: Row, values: Mapping[str, Any], cell: Mapping[str, Any], seed: int) -> Shape:
+        """The parameters of one combination of a row, checked as a whole. Raises InvalidSubmissionError."""
+        merged = _overlay(_overlay({**self._defaults, "seed": seed}, values), cell)
+        if (missing := self._inputs.missing(merged, self._sizes)) is not None:
+            raise InvalidSubmissionError([Problem(*missing, row.line)])
+        if not self._sized and not {*values, *cell} & {"width", "height"}:
+            merged |= _size_of_input(merged, self._sizes)
+        try:
+            parameters = ImageParameters.model_validate(merged)
+        except ValidationError as error:
+            raise InvalidSubmissionError([_problem(details, row.line) for details in error.errors()]) from None
+        if beyond := _limits(parameters, self._catalog, self.pipeline, row.line):
+            raise InvalidSubmissionError(beyond)
+        return Shape(parameters)
+
+    def _check_count(self, prompts: int, *, exact: bool = False) -> None:
+        """Raise InvalidSubmissionError if so many prompts, in all combinations, are too many images."""
+        count = prompts * len(self._cells)
+        if count > self._max_images:
+            said = f"{count:,}" if exact else f"more than {self._max_images:,}"
+            message = f"would have {said} images, and at most {self._max_images:,} are taken; make several jobs"
+            raise InvalidSubmissionError([Problem("job", message)])
+        if self.seed + prompts - 1 > MAX_SEED:
+            raise InvalidSubmissionError([Problem("seed", f"{self.seed} + {prompts} images exceeds {MAX_SEED}")])
+
+    def _said_once_problems(self) -> list[Problem]:
+        """What is wrong with what all rows have in common."""
+        try:
+            image = ImageParameters.model_validate({**self._defaults, "prompt": "any", "seed": 0})
+        except ValidationError as error:
+            return [_problem(details, None) for details in error.errors()]
+        return _limits(image, self._catalog, self.pipeline, None)
 
 
-def _with_templates(spec: JobSpec, seed: int, rows: Sequence[Row], find_words: FindWords) -> Sequence[Row]:
+class _Problems:
+    """The first problems of a submission, and how many there are."""
+
+    def __init__(self) -> None:
+        self._first: dict[Problem, None] = {}
+        self.total = 0
+
+    def add(self, *problems: Problem) -> None:
+        for problem in problems:
+            if problem in self._first:
+                continue
+            self.total += 1
+            if len(self._first) < MAX_PROBLEMS_SHOWN:
+                self._first[problem] = None
+
+    def error(self) -> InvalidSubmissionError:
+        return InvalidSubmissionError([*self._first], self.total)
+
+
+def _with_templates(
+    spec: JobSpec, seed: int, rows: Iterable[Row], find_words: FindWords, found: _Problems, max_prompts: int
+) -> Iterator[Row]:
     """The rows, each once for every prompt that it stands for."""
     if spec.templates == "none":
-        return rows
+        yield from rows
+        return
     templates = Templates(find_words())
-    expanded, problems = [], []
+    count = 0
     for number, row in enumerate(rows):
         prompt = row.values.get("prompt")
+        if not isinstance(prompt, str):
+            yield row
+            continue
         try:
-            if not isinstance(prompt, str):
-                expanded.append(row)
-                continue
             prompts = (
                 templates.all(prompt)
                 if spec.templates == "all"
                 else templates.some(prompt, spec.template_samples, seed + number)
             )
-            expanded += [Row({**row.values, "prompt": one}, row.line) for one in prompts]
         except TemplateError as error:
-            problems.append(Problem("prompt", str(error), row.line))
-        if len(expanded) > MAX_IMAGES:
-            raise InvalidSubmissionError([Problem("templates", f"stand for more than {MAX_IMAGES:,} prompts")])
-    if problems:
-        raise InvalidSubmissionError(problems)
-    return expanded
-
-
-def _check_count(seeds: int, combinations: int, seed: int) -> None:
-    if seeds * combinations > MAX_IMAGES:
-        message = f"would have {seeds * combinations:,} images, and at most {MAX_IMAGES:,} are taken; make several jobs"
-        raise InvalidSubmissionError([Problem("job", message)])
-    if seed + seeds - 1 > MAX_SEED:
-        raise InvalidSubmissionError([Problem("seed", f"{seed} + {seeds} images exceeds {MAX_SEED}")])
+            found.add(Problem("prompt", str(error), row.line))
+            continue
+        count += len(prompts)
+        if count > max_prompts:
+            raise InvalidSubmissionError([Problem("templates", f"stand for more than {max_prompts:,} prompts")])
+        for one in prompts:
+            yield Row({**row.values, "prompt": one}, row.line)
 
 
 def _read_spec(fields: Mapping[str, Any]) -> tuple[JobSpec, dict[str, Any]]:
@@ -233,41 +389,19 @@ def _size_of_input(values: Mapping[str, Any], sizes: Mapping[str, InputSize]) ->
     return {} if size is None else {"width": size.width // 8 * 8, "height": size.height // 8 * 8}
 
 
-def _likeness(values: Mapping[str, Any]) -> str:
+def _likeness(values: Mapping[str, Any]) -> object:
+    """Equal for rows that differ by prompt and seed alone."""
+    if len(values) - ("prompt" in values) - ("seed" in values) == 0:
+        return None
     return repr([(name, value) for name, value in sorted(values.items()) if name not in ("prompt", "seed")])
 
 
-def _alike(known: Mapping[str, ImageParameters], values: Mapping[str, Any]) -> ImageParameters | None:
-    """An image that differs from one that was checked by prompt and seed alone, so that only these must be checked.
-
-    None if there is none, or if they are wrong: the whole check says how. Most rows of large files are alike, and the
-    whole check takes ten times as long.
-    """
-    model = known.get(_likeness(values))
-    if model is None or model.prompt_syntax != "plain":
-        return None
+def _own(values: Mapping[str, Any]) -> tuple[str, int] | None:
+    """Prompt and seed; None if they are not what they must be: the whole check says how."""
     try:
-        own = {name: _FIELDS[name].validate_python(values[name]) for name in ("prompt", "seed")}
+        return _FIELDS["prompt"].validate_python(values["prompt"]), _FIELDS["seed"].validate_python(values["seed"])
     except (ValidationError, KeyError):
         return None
-    return model.model_copy(update=own)
-
-
-def _images_of(first: ImageParameters, images_per_prompt: int) -> Iterator[ImageParameters]:
-    """A row's images; their seeds count on from the first."""
-    yield first
-    for offset in range(1, images_per_prompt):
-        # Only the seed differs, and that it stays in range was checked: no need to validate again.
-        yield first.model_copy(update={"seed": first.seed + offset})
-
-
-def _said_once_problems(defaults: dict[str, Any], catalog: Catalog, pipeline: Pipeline) -> list[Problem]:
-    """What is wrong with what all rows have in common, refused once and not for every row."""
-    try:
-        image = ImageParameters.model_validate({**defaults, "prompt": "any", "seed": 0})
-    except ValidationError as error:
-        return [_problem(details, None) for details in error.errors()]
-    return _limits(image, catalog, pipeline, None)
 
 
 class _Inputs:

@@ -8,13 +8,13 @@ and one that looks like a misspelt parameter is refused.
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PurePath
 from typing import Any
 
-from farm.errors import InvalidSubmissionError
+from farm.errors import InvalidSubmissionError, Problem
 from farm.spec import ROW_FIELDS, CombinationError, ImageParameters
 from producer.tables import TABLES, Cells, decode, numbered_lines, read_cells, refusal
 
@@ -39,13 +39,16 @@ class Row:
 
     values: dict[str, Any]
     line: int | None = None
+    problems: tuple[Problem, ...] = ()
+    """What keeps the line from being read, where the others are read all the same."""
 
 
 @dataclass(slots=True)
 class Intake:
     """The rows of a submission and the columns that mean nothing to the farm."""
 
-    rows: list[Row]
+    rows: Iterable[Row]
+    """A stream's are read once."""
     ignored_columns: list[str] = field(default_factory=list)
 
 

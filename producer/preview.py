@@ -109,7 +109,7 @@ def preview_job(
             return Preview(None, error.problems, error.total)
         shown, elsewhere = _shown(*sheet, error.problems)
         return Preview(shown, elsewhere, error.total)
-    batches, _ = batches_of(plan)
+    batches = batches_of(plan)
     shown, _ = _shown(*sheet, [])
     return Preview(shown, [], 0, plan, batches, intake.ignored_columns, _unused(plan))
 
@@ -135,7 +135,7 @@ def estimate_plan(
 ) -> tuple[Plan, Sequence[PlannedBatch]]:
     """The plan of a submission and its batches; raises InvalidSubmissionError."""
     plan = plan_job(catalog, default_pipeline, fields, intake, find_inputs, find_words)
-    return plan, batches_of(plan)[0]
+    return plan, batches_of(plan)
 
 
 def guess_format(text: str) -> str:
@@ -267,5 +267,5 @@ def _place(columns: Sequence[Column], name: str) -> int | None:
 def _unused(plan: Plan) -> list[str]:
     if not plan.spec.inputs:
         return []
-    used = {ref for image in plan.images for ref in image.inputs}
+    used = {ref for image in plan.planned for ref in image.shape.parameters.inputs}
     return [name for name, ref in plan.spec.inputs.items() if ref not in used]

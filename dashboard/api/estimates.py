@@ -49,7 +49,7 @@ def _estimate(fields: dict[str, object], intake: Intake) -> Response:
     found = estimate(work_of(batches), known)
     return jsonify(
         {
-            "image_count": len(plan.images),
+            "image_count": len(plan.planned),
             "batch_count": len(batches),
             "device_seconds": found.device_seconds,
             "seconds_until_done": found.seconds_until_done,

@@ -50,7 +50,7 @@ def summarise(plan: Plan, batches: Sequence[PlannedBatch], row_count: int) -> Su
     cells = 1
     for values in spec.sweep.values():
         cells *= len(values)
-    prompts = len(plan.images) // (cells * spec.images_per_prompt) if spec.first is None else row_count
+    prompts = len(plan.planned) // (cells * spec.images_per_prompt) if spec.first is None else row_count
     factors = [counted(row_count, "prompt")]
     if spec.templates != "none" and prompts != row_count:
         factors = [f"{counted(prompts, 'prompt')} from {counted(row_count, 'template')}"]
@@ -59,12 +59,12 @@ def summarise(plan: Plan, batches: Sequence[PlannedBatch], row_count: int) -> Su
         factors.append(f"{spec.images_per_prompt} images per prompt")
     known = throughput(farm.engine, plan.pipeline.name, farm.settings.lease_seconds)
     return Summary(
-        image_count=len(plan.images),
+        image_count=len(plan.planned),
         batch_count=len(batches),
         factors=factors,
         axes=[Axis(name, values) for name, values in spec.sweep.items()],
         facts=[plan.pipeline.name, *_facts([batch.parameters for batch in batches])],
-        samples=plan.images[:SAMPLES],
+        samples=[image.parameters() for image in plan.planned[:SAMPLES]],
         expanded=bool(spec.sweep) or spec.templates != "none",
         estimate=estimate(work_of(batches), known),
         has_workers=bool(known.workers),

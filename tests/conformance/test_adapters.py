@@ -16,6 +16,7 @@ from farm.adapters import IpAdapter, Lora
 from farm.catalog import Catalog
 from farm.states import Stage
 from producer.batching import group_to_batches
+from producer.expand import Shape
 from worker.adapters import AdapterError
 from worker.pipelines import LoadedPipeline, load
 
@@ -120,7 +121,7 @@ def test_in_a_batch_each_keeps_to_its_own_pictures(pipeline: LoadedPipeline, ada
         if "control_image" in adapted:
             own["control_image"] = [ref, LANDSCAPE][: len(adapted["controlnet"].split(","))]
         images.append(parameters(f"a <glyph> {number}", number, **{**SMALL, **adapted, **own}))
-    assert len(group_to_batches(images, 8)) == 1
+    assert len(group_to_batches(map(Shape, images), 8)) == 1
     alone = [render(pipeline, [image])[0] for image in images]
     for together, single in zip(render(pipeline, images), alone, strict=True):
         assert np.abs(np.asarray(together, int) - np.asarray(single, int)).max() <= 1

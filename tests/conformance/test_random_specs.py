@@ -11,7 +11,7 @@ from farm.errors import InvalidSubmissionError
 from farm.schedulers import SCHEDULERS
 from farm.spec import ImageParameters
 from producer.batching import group_to_batches
-from producer.expand import InputSize, plan_job
+from producer.expand import InputSize, Shape, plan_job
 from producer.intake import Intake, Row
 from worker.pictures import preview
 from worker.pipelines import LoadedPipeline
@@ -129,7 +129,7 @@ def test_a_random_spec_is_rendered_or_refused(
 
 
 def render_all(pipeline: LoadedPipeline, planned: list[ImageParameters]) -> None:
-    for batch in group_to_batches(planned, 8):
+    for batch in group_to_batches(map(Shape, planned), 8):
         images = [planned[index] for index in batch.indices]
         # As the worker gets them: stored without what is null, and read again.
         stored = batch.parameters.model_dump(mode="json", exclude_none=True)

@@ -25,7 +25,7 @@ NOTHING = {BASE: 0.0, REFINER: 0.0}
 def test_work_is_counted_in_megapixel_steps() -> None:
     fields = {"size": "512x256", "steps": 10, "refiner_split": 0.8, "images_per_prompt": 3}
     plan = plan_job(Catalog.load(), "tiny", fields, Intake([Row({"prompt": "a"})]), lambda refs: {})
-    work = work_of(batches_of(plan)[0])
+    work = work_of(batches_of(plan))
     assert work[BASE] == pytest.approx(3 * 8 * 512 * 256 / 1e6)
     assert work[REFINER] == pytest.approx(3 * 2 * 512 * 256 / 1e6)
 
