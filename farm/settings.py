@@ -8,8 +8,6 @@ import platformdirs
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-DEFAULT_FARM_URL = "http://127.0.0.1:8000"
-
 
 def _default_data_directory() -> Path:
     return Path(platformdirs.user_data_dir("sdxl-farm"))
