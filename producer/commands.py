@@ -9,13 +9,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from farm.errors import FarmError, InvalidSubmissionError
-from producer import grids
-from producer.client import DownloadProgress, Farm, Json, test_run_ended
-from producer.intake import ALIASES
+from producer.client.sync import Farm, Job
 
 #: Exit status for input that was refused, as of a wrong command line.
 EXIT_REFUSED = 2
@@ -142,18 +139,18 @@ def submit(
         if no_refiner:
             fields["refiner_split"] = None
         with Farm() as farm:
-            receipt = _send(farm, file, prompt or [], fields)
+            job = _send(farm, file, prompt or [], fields)
             if not as_json:
-                _print_receipt(farm, receipt)
+                _print_receipt(job)
             if not (wait or directory is not None):
-                print_json(receipt, only_if=as_json)
+                print_json(job.receipt, only_if=as_json)
                 return
-            job = wait_for(farm, receipt["id"])
-            files = save(farm, job, directory) if directory is not None else []
-            print_json({**receipt, "job": job, "files": [str(path) for path in files]}, only_if=as_json)
+            job.wait(progress=True)
+            files = job.download(directory, progress=True) if directory is not None else []
+            print_json({**job.receipt, "job": job.data, "files": [str(path) for path in files]}, only_if=as_json)
             if not as_json:
                 _print_end(job, directory)
-            if job["state"] != "completed" and not test_run_ended(job):
+            if job.state != "completed" and not job.test_run_ended:
                 raise typer.Exit(1)
 
 
@@ -194,19 +191,18 @@ def jobs(
     with friendly_errors(), Farm() as farm:
         found = farm.jobs(limit)
         if as_json:
-            print_json(found)
+            print_json([job.data for job in found])
             return
         table = Table("Job", "Name", "State", "Images", "Done", "Failed", "Submitted")
         for job in found:
-            counts = job["images"]
             table.add_row(
-                str(job["id"]),
-                _plain(job["name"]),
-                job["state"],
-                str(counts["total"]),
-                str(counts["completed"]),
-                str(counts["failed"]),
-                job["created_at"],
+                str(job.id),
+                _plain(job.name),
+                job.state,
+                str(job.counts.total),
+                str(job.counts.completed),
+                str(job.counts.failed),
+                job.data["created_at"],
             )
         output.print(table)
 
@@ -216,37 +212,37 @@ def show(job_id: JobArgument, as_json: JsonOption = False) -> None:
     with friendly_errors(), Farm() as farm:
         job = farm.job(job_id)
         if as_json:
-            print_json(job)
+            print_json(job.data)
             return
-        counts = job["images"]
-        output.print(f"Job {job['id']}  {_plain(job['name'])}", highlight=False, style="bold")
-        output.print(f"{job['state']}, pipeline {job['pipeline']}, submitted {job['created_at']}", highlight=False)
+        counts = job.counts
+        output.print(f"Job {job.id}  {_plain(job.name)}", highlight=False, style="bold")
+        output.print(f"{job.state}, pipeline {job.pipeline}, submitted {job.data['created_at']}", highlight=False)
         output.print(
-            f"{counts['completed']} of {counts['total']} images done, {counts['failed']} failed, "
-            f"{counts['cancelled']} cancelled, {counts['pending']} to come",
+            f"{counts.completed} of {counts.total} images done, {counts.failed} failed, "
+            f"{counts.cancelled} cancelled, {counts.pending} to come",
             highlight=False,
         )
-        for error in job["errors"]:
-            output.print(f"{error['count']} x {_plain(error['message'])}", highlight=False, style="red")
-        output.print(f"{farm.url}/jobs/{job['id']}", highlight=False)
+        for message, count in job.errors.items():
+            output.print(f"{count} x {_plain(message)}", highlight=False, style="red")
+        output.print(job.url, highlight=False)
 
 
 def cancel(job_id: JobArgument, as_json: JsonOption = False) -> None:
     """Cancel a job. Pictures that are finished are kept."""
     with friendly_errors(), Farm() as farm:
-        job = farm.cancel(job_id)
-        print_json(job, only_if=as_json)
+        job = farm.job(job_id).cancel()
+        print_json(job.data, only_if=as_json)
         if not as_json:
-            output.print(f"Job {job_id} is cancelled; {job['images']['completed']} pictures are kept.", highlight=False)
+            output.print(f"Job {job_id} is cancelled; {job.counts.completed} pictures are kept.", highlight=False)
 
 
 def resume(job_id: JobArgument, as_json: JsonOption = False) -> None:
     """Go on with a paused job, or let the rest of a test run follow."""
     with friendly_errors(), Farm() as farm:
-        job = farm.resume(job_id)
-        print_json(job, only_if=as_json)
+        job = farm.job(job_id).resume()
+        print_json(job.data, only_if=as_json)
         if not as_json:
-            output.print(f"Job {job_id} goes on; {job['images']['pending']} pictures are to come.", highlight=False)
+            output.print(f"Job {job_id} goes on; {job.counts.pending} pictures are to come.", highlight=False)
 
 
 def download(
@@ -256,7 +252,7 @@ def download(
 ) -> None:
     """Download a job's finished pictures as 000017_seed59.png; those already in DIR are kept."""
     with friendly_errors(), Farm() as farm:
-        files = save(farm, farm.job(job_id), directory)
+        files = farm.job(job_id).download(directory, progress=True)
         print_json({"files": [str(path) for path in files]}, only_if=as_json)
         if not as_json:
             output.print(f"{len(files)} pictures in {directory}", highlight=False)
@@ -283,55 +279,14 @@ def grid(
         farm grid 7 sweep.png --by guidance_scale,num_inference_steps
     """
     with friendly_errors(), Farm() as farm:
-        found = grids.chosen(list(farm.images(job_id, state="completed")), images)
-        names = [ALIASES.get(name.strip(), name.strip()) for name in by.split(",")] if by else []
-        layout = grids.by_values(found, names) if names else grids.in_order(found, columns)
-        sheet = grids.Sheet(layout, cell, labels=labels)
-        with progress_bar() as progress:
-            for image in progress.track(found, description="pasting"):
-                sheet.paste(image["index"], farm.picture(image))
+        sheet = farm.job(job_id).grid(by, images=images, columns=columns, cell=cell, labels=labels, progress=True)
         try:
-            sheet.picture.save(file)
+            sheet.save(file)
         except (ValueError, OSError) as error:
             raise typer.BadParameter(f"{file} cannot be written: {error}", param_hint="FILE") from error
-        print_json({"file": str(file), "images": len(found)}, only_if=as_json)
+        print_json({"file": str(file), "images": sheet.info["images"]}, only_if=as_json)
         if not as_json:
-            output.print(f"{len(found)} pictures in {file}", highlight=False)
-
-
-def wait_for(farm: Farm, job_id: int) -> Json:
-    """Show a job's progress until it has ended; returns the job."""
-    with progress_bar() as progress:
-        task = progress.add_task("rendering", total=None)
-
-        def on_progress(job: Json) -> None:
-            counts = job["images"]
-            ended = counts["completed"] + counts["failed"] + counts["cancelled"]
-            progress.update(task, total=job["test_images"] or counts["total"], completed=ended)
-
-        return farm.wait(job_id, on_progress)
-
-
-def save(farm: Farm, job: Json, directory: Path) -> list[Path]:
-    """Download a job's pictures with a progress bar."""
-    with progress_bar() as progress:
-        task = progress.add_task("downloading", total=job["images"]["completed"])
-
-        def on_progress(state: DownloadProgress) -> None:
-            progress.update(task, completed=state.done, total=state.total)
-
-        return farm.download(job["id"], directory, on_progress)
-
-
-def progress_bar() -> Progress:
-    """A progress bar on standard error, so that standard output stays clean for results."""
-    return Progress(
-        TextColumn("{task.description:<11}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=messages,
-    )
+            output.print(f"{sheet.info['images']} pictures in {file}", highlight=False)
 
 
 def print_json(document: object, *, only_if: bool = True) -> None:
@@ -361,37 +316,38 @@ def friendly_errors(filename: str | None = None, nothing: str = "Nothing was sub
         raise typer.Exit(1) from None
 
 
-def _send(farm: Farm, file: Path | None, prompts: list[str], fields: dict[str, Any]) -> Json:
+def _send(farm: Farm, file: Path | None, prompts: list[str], fields: dict[str, Any]) -> Job:
     if file is None:
-        return farm.submit(prompts, fields)
+        return farm.submit(prompts, **fields)
     try:
-        return farm.submit_file(file, fields)
+        return farm.submit(file=file, **fields)
     except OSError as error:
         raise typer.BadParameter(f"{file} cannot be read: {error.strerror}", param_hint="PROMPTS") from None
 
 
-def _print_receipt(farm: Farm, receipt: Json) -> None:
+def _print_receipt(job: Job) -> None:
+    receipt = job.receipt
     if receipt["ignored_columns"]:
         messages.print(f"ignored columns: {', '.join(map(_plain, receipt['ignored_columns']))}", highlight=False)
     output.print(
-        f"Job {receipt['id']}: {receipt['image_count']} images in {receipt['batch_count']} batches, "
-        f"seed {receipt['seed']}  {farm.url}/jobs/{receipt['id']}",
+        f"Job {job.id}: {receipt['image_count']} images in {receipt['batch_count']} batches, "
+        f"seed {receipt['seed']}  {job.url}",
         highlight=False,
         soft_wrap=True,
     )
 
 
-def _print_end(job: Json, directory: Path | None) -> None:
-    counts = job["images"]
+def _print_end(job: Job, directory: Path | None) -> None:
+    counts = job.counts
     kept = f", saved in {directory}" if directory is not None else ""
-    if test_run_ended(job):
-        rest = counts["total"] - job["test_images"]
-        output.print(f"test run: {counts['completed']} pictures{kept}", highlight=False)
-        output.print(f"{rest} more wait; let them follow with: farm resume {job['id']}", highlight=False)
+    if job.test_run_ended:
+        rest = counts.total - (job.test_images or 0)
+        output.print(f"test run: {counts.completed} pictures{kept}", highlight=False)
+        output.print(f"{rest} more wait; let them follow with: farm resume {job.id}", highlight=False)
     else:
-        output.print(f"{job['state']}: {counts['completed']} pictures{kept}", highlight=False)
-    for error in job["errors"]:
-        messages.print(f"{error['count']} x {_plain(error['message'])}", style="red", highlight=False)
+        output.print(f"{job.state}: {counts.completed} pictures{kept}", highlight=False)
+    for message, count in job.errors.items():
+        messages.print(f"{count} x {_plain(message)}", style="red", highlight=False)
 
 
 def _plain(text: str) -> str:
