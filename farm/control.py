@@ -156,7 +156,7 @@ def delete_job(engine: Engine, job_id: int, lease_seconds: float, by: str = "") 
         ):
             doomed = select(column, not_before).where(rows, column.is_not(None))
             connection.execute(insert(DoomedObject).from_select(["key", "not_before"], doomed).on_conflict_do_nothing())
-        announce(connection, job_id, Announcement(Kind.JOB_DELETED))
+        announce(connection, job_id, Announcement(Kind.JOB_DELETED, details={"name": job.name}))
         note(connection, by, "job.delete", job_id, name=job.name)
         # The foreign keys would do it row by row.
         for table in (Image, Batch):
