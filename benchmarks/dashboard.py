@@ -155,11 +155,11 @@ def main() -> None:
         queries = count_queries(settings)
         offset = compare_with_offset(settings)
         with running_farm(settings, directory, ["--device", "cpu"]) as farm:
-            job_id = farm.client.submit(["rendered meanwhile"], {"images_per_prompt": 5000, "batch_size": 4})["id"]
+            job_id = farm.client.submit(["rendered meanwhile"], images_per_prompt=5000, batch_size=4).id
             times, sizes = read_pages(farm.url, farm.token, options, console)
             paint = first_paint(farm.url, farm.token, "/jobs/1")
-            rendered = farm.client.job(job_id)["images"]["completed"]
-            farm.client.cancel(job_id)
+            rendered = farm.job(job_id)["images"]["completed"]
+            farm.client.job(job_id).cancel()
     report(times, sizes, queries, paint, offset, rendered, options)
 
 

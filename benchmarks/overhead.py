@@ -25,7 +25,7 @@ from rich.table import Table
 
 from farm.embedded import free_port
 from farm.errors import FarmError
-from producer.client import Farm
+from producer import Farm
 
 AIM = 0.90
 SPLIT = 0.8
@@ -143,12 +143,12 @@ def farm_run(url: str, options: argparse.Namespace, count: int) -> float:
         "refiner_split": SPLIT,
     }
     with Farm(url) as farm:
-        job_id = farm.submit(prompts(count), fields)["id"]
-        while (job := farm.job(job_id))["finished_at"] is None:
+        job = farm.submit(prompts(count), **fields)
+        while not job.refresh().has_ended:
             time.sleep(1)
-    if job["state"] != "completed":
-        raise SystemExit(f"The job is {job['state']}: {job['errors']}")
-    seconds = datetime.fromisoformat(job["finished_at"]) - datetime.fromisoformat(job["created_at"])
+    if job.state != "completed":
+        raise SystemExit(f"The job is {job.state}: {job.errors}")
+    seconds = datetime.fromisoformat(job.data["finished_at"]) - datetime.fromisoformat(job.data["created_at"])
     return count / seconds.total_seconds()
 
 

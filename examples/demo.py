@@ -10,12 +10,9 @@ import time
 from pathlib import Path
 
 import httpx
-from PIL import Image
 
 from farm.embedded import free_port
-from producer.client import Farm
-from producer.commands import save, wait_for
-from producer.grids import Sheet, in_order
+from producer import Farm
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / ".farm"
@@ -61,21 +58,16 @@ def await_farm(farm_up: "subprocess.Popen[bytes]", url: str) -> None:
 def render(url: str) -> None:
     """Submit, watch, download, and lay the pictures out on one sheet."""
     with Farm(url) as farm:
-        receipt = farm.submit_file(ROOT / "examples" / "prompts.txt", {"name": "demo", "seed": 42})
-        print(f"Job {receipt['id']}: {receipt['image_count']} images, dashboard {url}/jobs/{receipt['id']}")
-        job = wait_for(farm, receipt["id"])
+        job = farm.submit(file=ROOT / "examples" / "prompts.txt", name="demo", seed=42)
+        print(f"Job {job.id}: {job.counts.total} images, dashboard {job.url}")
+        job.wait(progress=True)
         for leftover in OUTPUT.glob("*.png"):
             leftover.unlink()
-        pictures = save(farm, job, OUTPUT)
-        if job["state"] != "completed":
-            raise SystemExit(f"The job is {job['state']}: {job['errors']}")
+        pictures = job.download(OUTPUT, progress=True)
+        if job.state != "completed":
+            raise SystemExit(f"The job is {job.state}: {job.errors}")
         sheet = OUTPUT / "contact-sheet.png"
-        images = list(farm.images(job["id"]))
-    grid = Sheet(in_order(images), edge=256)
-    for image, path in zip(images, pictures, strict=True):
-        with Image.open(path) as picture:
-            grid.paste(image["index"], picture)
-    grid.picture.save(sheet)
+        job.grid().save(sheet)
     print(f"{len(pictures)} pictures and {sheet.name} are in {OUTPUT.relative_to(ROOT)}/")
 
 

@@ -60,19 +60,21 @@ class Problem:
     """One thing that is wrong with what was submitted.
 
     ``field`` is the name of the parameter, ``line`` the line of the file (counted from 1) where the input
-    was a file, ``message`` says what is wrong and what to do about it.
+    was a file, ``message`` says what is wrong and what to do about it. ``pointer`` is its place in a JSON body
+    (RFC 6901), where that is known.
     """
 
     field: str
     message: str
     line: int | None = None
+    pointer: str | None = None
 
     def __str__(self) -> str:
         where = f"line {self.line}, {self.field}" if self.line is not None else self.field
         return f"{where}: {self.message}"
 
     def as_json(self) -> dict[str, Any]:
-        """The problem as it stands in a problem document."""
+        """The problem as it stands in a problem document, which adds the pointer: only it knows the body."""
         return {"field": self.field, "line": self.line, "message": self.message}
 
 

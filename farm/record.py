@@ -7,7 +7,7 @@ from typing import Any
 
 import platformdirs
 
-from farm.settings import DEFAULT_FARM_URL
+DEFAULT_FARM_URL = "http://127.0.0.1:8000"
 
 
 def _record_file() -> Path:

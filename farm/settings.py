@@ -11,8 +11,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from farm.addresses import AllowedHosts
 from farm.limits import Limits
 
-DEFAULT_FARM_URL = "http://127.0.0.1:8000"
-
 
 def _default_data_directory() -> Path:
     return Path(platformdirs.user_data_dir("sdxl-farm"))

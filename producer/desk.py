@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 from farm.errors import ConfigurationError, NotFoundError
 from farm.record import find_farm
 from farm.roles import Role
-from producer.client import Farm, Json
+from producer.client.connection import Json
+from producer.client.sync import Farm
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

@@ -72,15 +72,15 @@ def as_command(parameters: Mapping[str, Any]) -> str:
 
 def as_python(parameters: Mapping[str, Any], url: str | None = None) -> str:
     """A program for the Python client."""
-    fields = "".join(f"            {name!r}: {value!r},\n" for name, value in _said(parameters).items())
+    fields = "".join(f"        {name}={value!r},\n" for name, value in _said(parameters).items())
     return (
-        "from producer.client import Farm\n\n"
+        "from producer import Farm\n\n"
         f"with Farm({repr(url) if url else ''}) as farm:\n"
-        "    receipt = farm.submit(\n"
+        "    job = farm.submit(\n"
         f"        [{parameters['prompt']!r}],\n"
-        f"        {{\n{fields}        }},\n"
+        f"{fields}"
         "    )\n"
-        '    farm.wait(receipt["id"])\n'
+        "    job.wait(progress=True)\n"
     )
 
 

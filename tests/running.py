@@ -15,7 +15,7 @@ from farm import people
 from farm.database import open_database
 from farm.embedded import free_port
 from farm.settings import Settings
-from producer.client import Farm
+from producer import Farm
 
 Value = TypeVar("Value")
 
@@ -98,9 +98,17 @@ class RunningFarm:
     def workers(self) -> list[dict]:
         return [worker for worker in self.client.workers() if worker["alive"]]
 
+    def job(self, job_id: int) -> dict:
+        """What the API tells of a job."""
+        return self.client.job(job_id).data
+
+    def images(self, job_id: int) -> list[dict]:
+        """What the API tells of a job's images."""
+        return [image.data for image in self.client.job(job_id).images()]
+
     def await_job(self, job_id: int, seconds: float = WAIT_SECONDS) -> dict:
         def ended() -> dict | None:
-            job = self.client.job(job_id)
+            job = self.job(job_id)
             return job if job["finished_at"] else None
 
         return wait_until(ended, f"the end of job {job_id}", seconds)

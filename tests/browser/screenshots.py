@@ -128,18 +128,16 @@ def main() -> None:
 
 def render(farm: RunningFarm) -> None:
     """Three jobs: one done, one swept over two parameters, and one that goes on while the pictures are taken."""
-    animals = farm.client.submit(
-        PROMPTS, {"name": "Animals and boats", "images_per_prompt": 3, "seed": 42, "steps": 12}
-    )
+    animals = farm.client.submit(PROMPTS, name="Animals and boats", images_per_prompt=3, seed=42, steps=12)
     sweep = {"guidance_scale": [1.5, 3, 5, 8], "num_inference_steps": [4, 8, 16]}
-    swept = farm.client.submit([PROMPTS[2]], {"name": "Guidance against steps", "sweep": sweep, "seed": 7})
-    for receipt in (animals, swept):
-        farm.await_job(receipt["id"])
+    swept = farm.client.submit([PROMPTS[2]], name="Guidance against steps", sweep=sweep, seed=7)
+    for job in (animals, swept):
+        farm.await_job(job.id)
     long = farm.client.submit(
-        PROMPTS, {"name": "Night run", "images_per_prompt": 6, "seed": 1, "steps": 500, "batch_size": 4, "priority": 40}
+        PROMPTS, name="Night run", images_per_prompt=6, seed=1, steps=500, batch_size=4, priority=40
     )
-    farm.client.submit(PROMPTS[:4], {"name": "Tomorrow's boards", "images_per_prompt": 500, "seed": 9, "priority": 20})
-    wait_until(lambda: farm.client.job(long["id"])["state"] == "running", "the third job")
+    farm.client.submit(PROMPTS[:4], name="Tomorrow's boards", images_per_prompt=500, seed=9, priority=20)
+    wait_until(lambda: farm.job(long.id)["state"] == "running", "the third job")
 
 
 def shoot(farm: RunningFarm) -> None:

@@ -25,7 +25,7 @@ PASSWORD = "correct horse battery"
 @pytest.fixture(scope="module")
 def paths(farm: RunningFarm) -> list[str]:
     """Where all pages are, with a job that has pictures, and one of which a picture failed."""
-    done = farm.client.submit(["a red fox <b>in the snow</b>", "an owl"], {"steps": 2, "images_per_prompt": 2})["id"]
+    done = farm.client.submit(["a red fox <b>in the snow</b>", "an owl"], steps=2, images_per_prompt=2).id
     farm.await_job(done)
     token = httpx.post(
         f"{farm.url}/api/v1/tokens", json={"name": "nightly"}, headers={"Authorization": f"Bearer {farm.token}"}
@@ -60,7 +60,7 @@ def pages_of(farm: RunningFarm, values: dict[str, Any]) -> list[str]:
 
 def fail_one(farm: RunningFarm) -> int:
     """A job of a pipeline that no worker serves, with one image that failed."""
-    job_id: int = farm.client.submit(["cursed"], {"pipeline": "sdxl-1.0"})["id"]
+    job_id: int = farm.client.submit(["cursed"], pipeline="sdxl-1.0").id
     engine = open_database(farm.settings)
     (sent,) = transitions.queue_ready_batches(engine, job_id, Stage.BASE, 1)
     held = transitions.claim(engine, sent.batch_id, sent.attempt, Stage.BASE, "w", 30)

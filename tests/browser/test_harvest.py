@@ -22,7 +22,7 @@ PROMPTS = ["a red fox", "an owl, <b>=cmd|' /C calc'!A0</b> \u202egnp"]
 def sweep(farm: RunningFarm) -> int:
     """A job of two prompts over two axes, rendered."""
     fields = {"sweep": "guidance_scale: 3, 5; steps: 2, 3, 4", "seed": 5, "batch_size": 12}
-    job_id = farm.client.submit(PROMPTS, fields)["id"]
+    job_id = farm.client.submit(PROMPTS, **fields).id
     assert farm.await_job(job_id)["state"] == "completed"
     return job_id
 
@@ -210,9 +210,9 @@ def test_keys_walk_star_reject_and_select(farm: RunningFarm, browser: Browser, s
         expect(page.locator("#picks")).to_be_hidden()
         page.keyboard.press("Enter")
         expect(page.get_by_text("3 of 12")).to_be_visible()
-        assert farm.client.job(sweep)["id"] == sweep
+        assert farm.job(sweep)["id"] == sweep
         watch.check()
-    images = list(farm.client.images(sweep))
+    images = list(farm.images(sweep))
     assert [image["rating"] for image in images] == [1, *[0] * 11]
 
 
@@ -232,7 +232,7 @@ def test_from_selection_to_the_opened_zip(farm: RunningFarm, browser: Browser, s
             page.get_by_role("button", name="Download ZIP").click()
         archive = zipfile.ZipFile(io.BytesIO(download.value.path().read_bytes()))
         assert archive.testzip() is None
-        images = [image for image in farm.client.images(sweep) if image["index"] in (1, 4, 7)]
+        images = [image for image in farm.images(sweep) if image["index"] in (1, 4, 7)]
         assert archive.namelist() == [*(image["download_name"] for image in images), "manifest.csv", "manifest.jsonl"]
         store = open_store(farm.settings)
         for image in images:
@@ -362,7 +362,7 @@ def test_a_sweep_as_a_grid(farm: RunningFarm, browser: Browser, sweep: int, size
 
 
 def test_pictures_that_end_appear_in_the_window(farm: RunningFarm, browser: Browser) -> None:
-    job_id = farm.client.submit(["live"], {"images_per_prompt": 130, "steps": 2, "batch_size": 16})["id"]
+    job_id = farm.client.submit(["live"], images_per_prompt=130, steps=2, batch_size=16).id
     with visit(browser, farm) as (page, watch):
         page.goto(f"/jobs/{job_id}?at=129")
         expect(tile(page, 129)).to_be_in_viewport()

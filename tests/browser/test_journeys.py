@@ -58,14 +58,14 @@ def look(page: Page, watch: Watch) -> None:
 
 
 def cancel(page: Page, watch: Watch, farm: RunningFarm) -> None:
-    job_id = farm.client.submit(["long"], {"steps": 1000, "images_per_prompt": 20})["id"]
+    job_id = farm.client.submit(["long"], steps=1000, images_per_prompt=20).id
     page.goto("/")
     # The list is live, too.
     expect(page.locator(".badge.running")).to_be_visible(timeout=RENDER_MILLISECONDS)
     page.locator("a.row").first.click()
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("#live .badge")).to_have_text("cancelled")
-    assert farm.client.job(job_id)["state"] == "cancelled"
+    assert farm.job(job_id)["state"] == "cancelled"
     watch.check()
 
 

@@ -46,12 +46,12 @@ def test_a_worker_is_drained_and_resumed_by_click(browser: Browser, farm: Runnin
         watch.check()
         worker.get_by_role("button", name="Drain").click()
         expect(worker.locator(".badge")).to_have_text("drained")
-        job_id = farm.client.submit(["waits"], JOB)["id"]
+        job_id = farm.client.submit(["waits"], **JOB).id
         page.get_by_role("link", name="Queues").click()
         expect(page.get_by_text("The only worker is drained: resume it.")).to_be_visible()
         expect(page.get_by_role("row", name="tiny base")).to_contain_text("1 batch")
         watch.check()
-        assert farm.client.job(job_id)["state"] == "queued"
+        assert farm.job(job_id)["state"] == "queued"
 
         page.get_by_role("link", name="Workers").click()
         # By keyboard, while the page renews itself.
@@ -69,14 +69,14 @@ def test_a_worker_is_drained_and_resumed_by_click(browser: Browser, farm: Runnin
 def test_a_busy_worker_shows_its_job_and_step_by_itself(browser: Browser, farm: RunningFarm) -> None:
     with visit(browser, farm) as (page, watch):
         page.goto("/workers")
-        job_id = farm.client.submit(["long"], {"steps": 1000, "images_per_prompt": 20, "seed": 1})["id"]
+        job_id = farm.client.submit(["long"], steps=1000, images_per_prompt=20, seed=1).id
         now = page.locator(".worker .now").first
         expect(now).to_contain_text(f"Job {job_id}", timeout=RENDER_MILLISECONDS)
         expect(now).to_contain_text(re.compile(r"step \d+ of \d+"), timeout=RENDER_MILLISECONDS)
         expect(page.locator(".worker .badge").first).to_have_text("rendering")
         computing = page.get_by_role("meter", name="Computing").first
         expect(computing).not_to_have_attribute("aria-valuenow", "0", timeout=RENDER_MILLISECONDS)
-        farm.client.cancel(job_id)
+        farm.client.job(job_id).cancel()
         expect(page.locator(".worker .badge").first).to_have_text("idle", timeout=RENDER_MILLISECONDS)
         watch.check()
 
@@ -86,7 +86,7 @@ def test_a_busy_worker_shows_its_job_and_step_by_itself(browser: Browser, farm: 
 def test_plots_are_drawn_and_their_range_is_switched(
     browser: Browser, farm: RunningFarm, size: str, scheme: str
 ) -> None:
-    job_id = farm.client.submit(["a", "b"], JOB)["id"]
+    job_id = farm.client.submit(["a", "b"], **JOB).id
     assert farm.await_job(job_id)["state"] == "completed"
     # The leader writes down how much waits when it begins, and then once a minute.
     engine = open_database(farm.settings)
@@ -109,7 +109,7 @@ def test_plots_are_drawn_and_their_range_is_switched(
 
 def test_plots_follow_the_colours_of_the_page(browser: Browser, farm: RunningFarm) -> None:
     with visit(browser, farm, color_scheme="light") as (page, watch):
-        assert farm.await_job(farm.client.submit(["a"], JOB)["id"])["state"] == "completed"
+        assert farm.await_job(farm.client.submit(["a"], **JOB).id)["state"] == "completed"
         page.goto("/plots")
         assert drawn(page, "durations", "--busy")
         page.emulate_media(color_scheme="dark")

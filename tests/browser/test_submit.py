@@ -76,7 +76,7 @@ def test_paste_see_the_error_mend_it_and_submit(farm: RunningFarm, browser: Brow
         expect(bad).to_have_count(0)
         job_id = submit(page)
         expect(page.locator(".tile.completed")).to_have_count(3, timeout=RENDER_MILLISECONDS)
-        assert [image["num_inference_steps"] for image in farm.client.images(job_id)] == [6, 6, 6]
+        assert [image["num_inference_steps"] for image in farm.images(job_id)] == [6, 6, 6]
         watch.check()
 
 
@@ -97,7 +97,7 @@ def test_a_spreadsheet_with_foreign_titles_is_mapped(farm: RunningFarm, seen: tu
     expect(page.get_by_role("columnheader", name="CFG")).to_contain_text("guidance_scale")
     watch.check()
     job_id = submit(page)
-    assert [(one["prompt"], one["guidance_scale"]) for one in farm.client.images(job_id)] == [
+    assert [(one["prompt"], one["guidance_scale"]) for one in farm.images(job_id)] == [
         ("a fox", 7.0),
         ("an owl", 4.0),
     ]
@@ -122,7 +122,7 @@ def test_pictures_to_start_from_are_matched_by_name(farm: RunningFarm, seen: tup
     expect(page.get_by_text("used by no row: spare.png")).to_be_visible()
     watch.check()
     job_id = submit(page)
-    assert len({image["image"] for image in farm.client.images(job_id)}) == 3
+    assert len({image["image"] for image in farm.images(job_id)}) == 3
     assert farm.await_job(job_id)["state"] == "completed"
 
 
@@ -144,7 +144,7 @@ def test_each_prompt_with_each_picture(farm: RunningFarm, seen: tuple[Page, Watc
     page.get_by_label("Without such a column").select_option("image")
     verdict(page, "6 pictures")
     job_id = submit(page)
-    assert len({image["image"] for image in farm.client.images(job_id)}) == 3
+    assert len({image["image"] for image in farm.images(job_id)}) == 3
 
 
 def test_a_preset_is_saved_and_loaded(farm: RunningFarm, seen: tuple[Page, Watch]) -> None:
@@ -172,28 +172,30 @@ def test_again_with_changes_and_from_a_dropped_picture(farm: RunningFarm, seen: 
     page, watch = seen
     # The invisible watermark rounds in coarse steps: what a batch does to the last bit would show.
     fields = {"steps": 6, "seed": 11, "images_per_prompt": 2, "negative_prompt": "blurry", "watermark": False}
-    job_id = farm.client.submit(["a fox", "an owl"], fields)["id"]
+    job_id = farm.client.submit(["a fox", "an owl"], **fields).id
     farm.await_job(job_id)
     page.goto(f"/jobs/new?from_job={job_id}")
     expect(page.get_by_label("One prompt per line")).to_have_value("a fox\nan owl")
     verdict(page, "4 pictures")
     page.get_by_role("spinbutton", name="Steps").fill("8")
     again = submit(page)
-    assert [(one["prompt"], one["seed"], one["num_inference_steps"]) for one in farm.client.images(again)] == [
-        (one["prompt"], one["seed"], 8) for one in farm.client.images(job_id)
+    assert [(one["prompt"], one["seed"], one["num_inference_steps"]) for one in farm.images(again)] == [
+        (one["prompt"], one["seed"], 8) for one in farm.images(job_id)
     ]
-    image = list(farm.client.images(job_id))[3]
+    image = list(farm.images(job_id))[3]
     page.goto("/jobs/new")
-    data = farm.client._request("GET", image["file_url"]).content
+    data = farm.client.request("GET", image["file_url"]).content
     drop(page, "#job-form", ("mine.png", "image/png", data))
     expect(page.get_by_text("Filled in from the picture")).to_be_visible()
     expect(page.get_by_label("One prompt per line")).to_have_value("an owl")
     restored = submit(page)
     farm.await_job(restored)
-    (one,) = farm.client.images(restored)
+    (one,) = farm.images(restored)
     parameters = ImageParameters.model_fields
     assert {name: one[name] for name in parameters} == {name: image[name] for name in parameters}
-    differences = ImageChops.difference(farm.client.picture(one), farm.client.picture(image)).getextrema()
+    differences = ImageChops.difference(
+        *(farm.client.job(picture["job_id"]).image(picture["index"]).pil() for picture in (one, image))
+    ).getextrema()
     assert max(high for _, high in differences) <= 1
     page.goto("/jobs/new")
     drop(page, "#job-form", ("other.png", "image/png", picture(3)))
@@ -208,7 +210,7 @@ def test_a_test_run_and_then_the_rest(farm: RunningFarm, seen: tuple[Page, Watch
     verdict(page, "12 pictures")
     job_id = submit(page, "Test run: first 4")
     expect(page.locator("#test-run")).to_contain_text("Test run: 4 rendered, 8 wait", timeout=RENDER_MILLISECONDS)
-    assert farm.client.job(job_id)["images"] == {"total": 12, "completed": 4, "failed": 0, "cancelled": 0, "pending": 8}
+    assert farm.job(job_id)["images"] == {"total": 12, "completed": 4, "failed": 0, "cancelled": 0, "pending": 8}
     watch.check()
     page.get_by_role("button", name="Render the rest").click()
     expect(page.locator("#test-run")).to_have_count(0)
@@ -222,7 +224,7 @@ def test_the_command_line_knows_test_runs(farm: RunningFarm) -> None:
     )
     assert submitted.returncode == 0, submitted.stderr
     assert "test run: 2 pictures" in submitted.stdout
-    job_id = farm.client.jobs(1)[0]["id"]
+    job_id = farm.client.jobs(1)[0].id
     assert f"farm resume {job_id}" in submitted.stdout
     assert farm.command("resume", str(job_id)).returncode == 0
     assert farm.await_job(job_id)["images"]["completed"] == 6
@@ -254,10 +256,9 @@ def test_words_templates_and_a_sweep(farm: RunningFarm, seen: tuple[Page, Watch]
     watch.check()
     job_id = submit(page)
     assert (
-        len({(one["prompt"], one["guidance_scale"], one["num_inference_steps"]) for one in farm.client.images(job_id)})
-        == 48
+        len({(one["prompt"], one["guidance_scale"], one["num_inference_steps"]) for one in farm.images(job_id)}) == 48
     )
-    farm.client.cancel(job_id)
+    farm.client.job(job_id).cancel()
     page.goto("/words")
     page.get_by_role("button", name="Delete animal").click()
     expect(page.get_by_text("There is no list yet")).to_be_visible()

@@ -12,7 +12,7 @@ LONG = {"steps": 900, "batch_size": 2}
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_picture_is_seen_while_it_is_denoised(farm: RunningFarm, browser: Browser, size: str) -> None:
-    job_id = farm.client.submit(["a slow fox"], {**LONG, "images_per_prompt": 4, "seed": 1})["id"]
+    job_id = farm.client.submit(["a slow fox"], **LONG, images_per_prompt=4, seed=1).id
     with visit(browser, farm, size) as (page, watch):
         page.goto(f"/jobs/{job_id}")
         # Only what is in sight is fetched.
@@ -27,28 +27,26 @@ def test_a_picture_is_seen_while_it_is_denoised(farm: RunningFarm, browser: Brow
         page.locator(".tile.pending a").first.click()
         expect(page.locator("[data-preview] .preview")).to_be_visible(timeout=RENDER_MILLISECONDS)
         watch.check()
-    farm.client.cancel(job_id)
+    farm.client.job(job_id).cancel()
 
 
 def test_jobs_are_paused_resumed_and_cancelled_by_hand(farm: RunningFarm, browser: Browser) -> None:
-    first, second = (
-        farm.client.submit([name], {**LONG, "images_per_prompt": 20, "name": name})["id"] for name in ("one", "two")
-    )
+    first, second = (farm.client.submit([name], **LONG, images_per_prompt=20, name=name).id for name in ("one", "two"))
     with visit(browser, farm) as (page, watch):
         page.goto("/")
         expect(page.get_by_role("button", name="Pause")).to_be_hidden()
         page.get_by_label(f"Select job {first}").check()
         page.get_by_label(f"Select job {second}").check()
         # The list goes on living, and keeps what was ticked.
-        third = farm.client.submit(["three"], {**LONG, "name": "three"})["id"]
+        third = farm.client.submit(["three"], **LONG, name="three").id
         expect(page.locator(f"#job-{third}")).to_be_visible()
         expect(page.get_by_label(f"Select job {first}")).to_be_checked()
         page.get_by_role("button", name="Pause").click()
         expect(page.get_by_role("status").first).to_contain_text("Paused")
-        assert farm.client.job(first)["paused"]
-        assert farm.client.job(second)["paused"]
-        assert not farm.client.job(third)["paused"]
-        farm.client.cancel(third)
+        assert farm.job(first)["paused"]
+        assert farm.job(second)["paused"]
+        assert not farm.job(third)["paused"]
+        farm.client.job(third).cancel()
 
         page.goto(f"/jobs/{first}")
         page.get_by_role("button", name="Resume").click()
@@ -56,22 +54,20 @@ def test_jobs_are_paused_resumed_and_cancelled_by_hand(farm: RunningFarm, browse
         page.locator("summary", has_text="Change").click()
         page.get_by_label("Priority").fill("90")
         page.get_by_role("button", name="Set", exact=True).click()
-        assert farm.client.job(first)["priority"] == 90
+        assert farm.job(first)["priority"] == 90
         # Somebody else pauses it: the buttons follow without a reload.
-        farm.client.pause(first)
+        farm.client.job(first).pause()
         expect(page.get_by_role("button", name="Resume")).to_be_visible()
         page.get_by_role("button", name="Cancel job").click()
         expect(page.locator("#live .badge")).to_have_text("cancelled")
         expect(page.get_by_role("button", name="Cancel job")).to_be_hidden()
         watch.check()
-    farm.client.cancel(second)
+    farm.client.job(second).cancel()
 
 
 def test_failures_are_told_by_cause_and_retried(farm: RunningFarm, browser: Browser) -> None:
     broken = '("a fox", "an owl").blend(0.5)'
-    job_id = farm.client.submit(
-        ["a fox", broken, broken], {"prompt_syntax": "compel", "steps": 2, "refiner_split": None}
-    )["id"]
+    job_id = farm.client.submit(["a fox", broken, broken], prompt_syntax="compel", steps=2, refiner_split=None).id
     farm.await_job(job_id)
     with visit(browser, farm) as (page, watch):
         page.goto(f"/jobs/{job_id}")
@@ -85,15 +81,15 @@ def test_failures_are_told_by_cause_and_retried(farm: RunningFarm, browser: Brow
         expect(page.locator(".failures")).to_contain_text("Mend the prompt")
         page.get_by_role("button", name="Retry 2 failed").click()
         expect(page.get_by_role("status").first).to_contain_text("Retried")
-        wait_until(lambda: farm.client.job(job_id)["state"] == "failed", "the second failure")
+        wait_until(lambda: farm.job(job_id)["state"] == "failed", "the second failure")
         expect(page.get_by_role("button", name="Retry 2 failed")).to_be_visible()
         watch.check()
 
 
 def test_a_page_without_a_stream_asks_by_itself(farm: RunningFarm, browser: Browser) -> None:
-    job_id = farm.client.submit(["a fox"], {**LONG, "name": "asked for"})["id"]
+    job_id = farm.client.submit(["a fox"], **LONG, name="asked for").id
     with visit(browser, farm) as (page, _watch):
         page.route("**/events*", lambda route: route.fulfill(status=503, body="no place"))
         page.goto(f"/jobs/{job_id}")
-        farm.client.cancel(job_id)
+        farm.client.job(job_id).cancel()
         expect(page.locator("#live .badge")).to_have_text("cancelled")

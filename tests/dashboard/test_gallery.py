@@ -121,7 +121,7 @@ def test_the_viewer_says_how_to_render_again(client: FlaskClient, farm) -> None:
     job_id = farm.submit([HOSTILE])
     text = page(client, f"/jobs/{job_id}/images/0")
     assert "farm submit" in text
-    assert "from producer.client import Farm" in text
+    assert "from producer import Farm" in text
     assert f'href="/jobs/new?from_job={job_id}&amp;image=0"' in text
 
 

@@ -26,27 +26,27 @@ def test_every_example_is_rendered(settings: Settings, tmp_path: Path) -> None:
     file = tmp_path / "examples.jsonl"
     file.write_text("\n".join(EXAMPLES), encoding="utf-8")
     with running_farm(settings, tmp_path, ["--device", "cpu"]) as farm:
-        receipt = farm.client.submit_file(file, {"seed": 1})
-        job = farm.await_job(receipt["id"])
+        every = farm.client.submit(file=file, seed=1)
+        job = farm.await_job(every.id)
         assert (job["state"], job["errors"]) == ("completed", [])
         assert job["images"]["completed"] == len(EXAMPLES)
-        for path, line in zip(farm.client.download(receipt["id"], tmp_path / "out"), EXAMPLES, strict=True):
+        for path, line in zip(every.download(tmp_path / "out"), EXAMPLES, strict=True):
             # Each tells what it was made from, and that is a spec again.
             told = read_parameters(path.read_bytes())["parameters"]
             assert ImageParameters.model_validate(told).prompt == json.loads(line)["prompt"]
-        few = farm.client.submit(["a fox"], {"seed": 1})
-        assert farm.await_job(few["id"])["state"] == "completed"
+        few = farm.client.submit(["a fox"], seed=1)
+        assert farm.await_job(few.id)["state"] == "completed"
 
         sheet = tmp_path / "sheet.png"
-        made = farm.command("grid", str(few["id"]), sheet, "--by", "guidance_scale,steps", "--json")
+        made = farm.command("grid", str(few.id), sheet, "--by", "guidance_scale,steps", "--json")
         assert made.returncode == 0, made.stderr
         assert json.loads(made.stdout) == {"file": str(sheet), "images": 1}
         with Image.open(sheet) as picture:
             assert picture.width > 256
         # Everything, also what is no picture.
-        whole = farm.command("grid", str(receipt["id"]), sheet)
+        whole = farm.command("grid", str(every.id), sheet)
         assert whole.returncode == 0, whole.stderr
-        wrong = farm.command("grid", str(receipt["id"]), sheet, "--by", "gidance_scale")
+        wrong = farm.command("grid", str(every.id), sheet, "--by", "gidance_scale")
         assert wrong.returncode == 1
         assert "did you mean guidance_scale" in wrong.stderr
 

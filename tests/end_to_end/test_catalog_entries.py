@@ -56,20 +56,18 @@ def test_single_files_options_and_few_step_models(settings: Settings, tmp_path: 
     settings = Settings(**settings.model_dump(exclude_unset=True), catalog=catalog)
     workers = (["--device", "cpu", "--pipeline", name] for name in ("studio", "tiny-turbo"))
     with running_farm(settings, tmp_path, *workers) as farm:
-        studio = farm.client.submit(["a fox", "an owl"], {"pipeline": "studio", "seed": 1, "batch_size": 1})
-        styled = farm.client.submit(["a fox"], {"pipeline": "studio", "seed": 1, "loras": "house-style:0.8"})
-        turbo = farm.client.submit(["a fox"], {"pipeline": "tiny-turbo", "seed": 1})
+        studio = farm.client.submit(["a fox", "an owl"], pipeline="studio", seed=1, batch_size=1)
+        styled = farm.client.submit(["a fox"], pipeline="studio", seed=1, loras="house-style:0.8")
+        turbo = farm.client.submit(["a fox"], pipeline="tiny-turbo", seed=1)
         for job in (studio, styled, turbo):
-            assert farm.await_job(job["id"])["state"] == "completed"
+            assert farm.await_job(job.id)["state"] == "completed"
         for job in (studio, turbo):
-            for path in farm.client.download(job["id"], tmp_path / str(job["id"])):
+            for path in job.download(tmp_path / str(job.id)):
                 image = ImageParameters.model_validate(read_parameters(path.read_bytes())["parameters"])
                 with Image.open(path) as picture:
                     wanted = expected(models_directory, image)
                     assert np.array_equal(np.asarray(picture), np.asarray(wanted)), image.pipeline
         # The few-step model's own defaults.
         assert (image.num_inference_steps, image.guidance_scale, image.scheduler) == (2, 0.0, "euler_a")
-        plain, warm = (
-            farm.client.download(job["id"], tmp_path / str(job["id"]))[0].read_bytes() for job in (studio, styled)
-        )
+        plain, warm = (job.download(tmp_path / str(job.id))[0].read_bytes() for job in (studio, styled))
         assert plain != warm

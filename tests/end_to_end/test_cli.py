@@ -17,7 +17,7 @@ from running import WAIT_SECONDS, RunningFarm, wait_until
 from typing_extensions import override
 
 from farm.settings import Settings
-from producer.client import Farm
+from producer import Farm
 from worker.tiny import write_tiny_checkpoint
 
 
@@ -118,7 +118,7 @@ def test_a_day_with_an_embedded_farm(farm: EmbeddedFarm, tmp_path: Path) -> None
 
         # Stop in the middle of work ...
         resumed = farm.json("submit", "--prompt", "resumed", "--steps", "30", "--images-per-prompt", "40")["id"]
-        wait_until(lambda: farm.client.job(resumed)["state"] == "running", "the job's start")
+        wait_until(lambda: farm.job(resumed)["state"] == "running", "the job's start")
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
         assert processes_of(farm.settings.data) == []

@@ -38,7 +38,7 @@ def renderers(engine: Engine, job_id: int) -> set[str | None]:
 
 def render(farm: RunningFarm, engine: Engine, images: int = 12) -> set[str | None]:
     """Workers that rendered (or last touched) the batches of a new job."""
-    job_id = farm.client.submit([f"p{n}" for n in range(images)], JOB)["id"]
+    job_id = farm.client.submit([f"p{n}" for n in range(images)], **JOB).id
     assert farm.await_job(job_id)["state"] == "completed"
     return renderers(engine, job_id)
 
@@ -76,19 +76,19 @@ def test_what_a_drained_worker_holds_it_finishes_and_what_waits_is_kept(
     impatient: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     with running_farm(impatient, tmp_path, WORKER) as farm:
-        job_id = farm.client.submit(["long", "next"], SLOW)["id"]
+        job_id = farm.client.submit(["long", "next"], **SLOW).id
         worker = wait_until(lambda: next((w for w in farm.workers() if w["batches"]), None), "a batch at work")
         tell(farm, worker, "drain")
         wait_until(lambda: farm.workers()[0]["state"] == "drained", "the end of what it held")
         # Its second slot may have taken the other batch before it heard of it; whatever it took is done.
-        job = farm.client.job(job_id)
+        job = farm.job(job_id)
         assert job["images"]["failed"] == 0
-        waiting = farm.client.submit(["later"], JOB)["id"]
-        wait_until(lambda: farm.client._send("GET", "/api/v1/queues")["queues"][0]["hints"], "the hint")
-        (base,) = [q for q in farm.client._send("GET", "/api/v1/queues")["queues"] if q["stage"] == "base"]
+        waiting = farm.client.submit(["later"], **JOB).id
+        wait_until(lambda: farm.client.queues()[0]["hints"], "the hint")
+        (base,) = [q for q in farm.client.queues() if q["stage"] == "base"]
         assert base["hints"] == ["The only worker is drained: resume it."]
         assert (base["workers"], base["workers_drained"]) == (0, 1)
-        assert farm.client.job(waiting)["state"] == "queued"
+        assert farm.job(waiting)["state"] == "queued"
         tell(farm, worker, "resume")
         assert farm.await_job(waiting)["state"] == "completed"
         assert farm.await_job(job_id)["images"]["completed"] == 2

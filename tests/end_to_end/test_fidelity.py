@@ -71,13 +71,13 @@ def test_pictures_of_the_running_farm_are_those_of_plain_diffusers(
     base, refiner = (["--device", "cpu", "--stage", stage] for stage in ("base", "refiner"))
     with running_farm(settings, tmp_path, base, refiner) as farm:
         one_by_one = submit_rows(farm, tmp_path, batch_size=1)
-        batched = farm.client.submit([f"prompt {n}" for n in range(6)], {"seed": 100, "steps": 7, "batch_size": 6})
-        for job_id in (one_by_one, batched["id"]):
+        batched = farm.client.submit([f"prompt {n}" for n in range(6)], seed=100, steps=7, batch_size=6)
+        for job_id in (one_by_one, batched.id):
             assert farm.await_job(job_id)["state"] == "completed"
         assert batched["batch_count"] == 1
 
         singles = pictures(farm, one_by_one, tmp_path / "singles")
-        together = pictures(farm, batched["id"], tmp_path / "together")
+        together = pictures(farm, batched.id, tmp_path / "together")
 
         for number, (row, picture) in enumerate(zip(ROWS, singles, strict=True)):
             image = parameters_of(picture)
@@ -111,13 +111,12 @@ def submit_rows(farm, tmp_path: Path, batch_size: int) -> int:
     for _, name, picture in FILES.values():
         picture.save(tmp_path / name)
     file.write_text("\n".join(json.dumps(row) for row in ROWS), encoding="utf-8")
-    receipt: dict = farm.client.submit_file(file, {"seed": 42, "batch_size": batch_size})
-    return receipt["id"]
+    return farm.client.submit(file=file, seed=42, batch_size=batch_size).id
 
 
 def pictures(farm, job_id: int, directory: Path) -> list[Image.Image]:
     found = []
-    for path in farm.client.download(job_id, directory):
+    for path in farm.client.job(job_id).download(directory):
         with Image.open(path) as picture:
             picture.load()
             found.append(picture)

@@ -28,17 +28,17 @@ def test_a_watched_job_shows_itself_and_another_does_not(settings: Settings, eng
             (batch,) = [b for w in farm.workers() for b in w["batches"] if b["job_id"] == job_id] or [{"step": None}]
             return batch["step"] or 0
 
-        unwatched = farm.client.submit(["unseen"], LONG)["id"]
+        unwatched = farm.client.submit(["unseen"], **LONG).id
         wait_until(lambda: step(unwatched) > 20, "steps of the job that nobody watches")
         assert client.keys("farm:preview:*") == []
-        farm.client.cancel(unwatched)
+        farm.client.job(unwatched).cancel()
 
-        watched = farm.client.submit(["seen"], LONG)["id"]
+        watched = farm.client.submit(["seen"], **LONG).id
 
         def look() -> bytes | None:
             # Asking for a preview is what makes workers show them.
             try:
-                return farm.client._request("GET", f"/api/v1/jobs/{watched}/images/2/preview").content
+                return farm.client.request("GET", f"/api/v1/jobs/{watched}/images/2/preview").content
             except NotFoundError:
                 return None
 
@@ -47,6 +47,6 @@ def test_a_watched_job_shows_itself_and_another_does_not(settings: Settings, eng
         assert previewed_images(engine, board, watched) == [0, 1, 2, 3]
         wait_until(lambda: look() != first, "the next preview")
         assert client.keys(f"farm:preview:{unwatched}:*") == []
-        farm.client.cancel(watched)
+        farm.client.job(watched).cancel()
         with pytest.raises(NotFoundError):
-            farm.client._request("GET", f"/api/v1/jobs/{watched}/images/99/preview")
+            farm.client.request("GET", f"/api/v1/jobs/{watched}/images/99/preview")

@@ -61,7 +61,7 @@ def test_a_worker_killed_in_the_middle_of_a_batch(
 ) -> None:
     split = 0.9 if stage is Stage.BASE else 0.1
     with running_farm(impatient, tmp_path, WORKER) as farm:
-        job_id = farm.client.submit([f"p{n}" for n in range(8)], {**SLOW, "refiner_split": split})["id"]
+        job_id = farm.client.submit([f"p{n}" for n in range(8)], **SLOW, refiner_split=split).id
         worker = wait_until(lambda: rendering(farm, stage), f"a batch in its {stage} stage")
         killed = [batch["id"] for batch in worker["batches"]]
         os.kill(worker["process_id"], signal.SIGKILL)
@@ -75,7 +75,7 @@ def test_a_worker_killed_in_the_middle_of_a_batch(
 
 def test_a_flushed_broker_with_work_in_it(impatient: Settings, engine: Engine, tmp_path: Path) -> None:
     with running_farm(impatient, tmp_path, WORKER) as farm:
-        job_id = farm.client.submit([f"p{n}" for n in range(24)], {**SLOW, "steps": 40})["id"]
+        job_id = farm.client.submit([f"p{n}" for n in range(24)], **SLOW | {"steps": 40}).id
         wait_until(lambda: rendering(farm, Stage.BASE), "a batch at work")
 
         def waiting_in_broker() -> int:
@@ -94,18 +94,18 @@ def test_workers_answer_while_they_render_and_cancel_stops_them(
     impatient: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     with running_farm(impatient, tmp_path, WORKER) as farm:
-        job_id = farm.client.submit(["a very long job"], {**SLOW, "steps": 1000})["id"]
+        job_id = farm.client.submit(["a very long job"], **SLOW | {"steps": 1000}).id
         wait_until(lambda: rendering(farm, Stage.BASE), "a batch at work")
         app = make_celery(impatient)
         answers = Control(app).ping(timeout=2)
         assert [list(answer.values()) for answer in answers] == [[{"ok": "pong"}]]
         app.close()
 
-        farm.client.cancel(job_id)
-        next_id = farm.client.submit(["next"], {"steps": 4, "seed": 1})["id"]
+        farm.client.job(job_id).cancel()
+        next_id = farm.client.submit(["next"], steps=4, seed=1).id
         # The device would be busy for minutes if the first job were rendered on.
         assert farm.await_job(next_id, seconds=30)["state"] == "completed"
-        job = farm.client.job(job_id)
+        job = farm.job(job_id)
         assert (job["state"], job["images"]["cancelled"]) == ("cancelled", 1)
     with Session(engine) as session:
         assert session.scalars(select(Image.state).where(Image.job_id == job_id)).one() is ImageState.CANCELLED
@@ -117,14 +117,14 @@ def test_a_standby_producer_takes_over(impatient: Settings, tmp_path: Path) -> N
         farm.start("producer")
         leader.kill()
         leader.wait()
-        job_id = farm.client.submit(["a"], {"steps": 4})["id"]
+        job_id = farm.client.submit(["a"], steps=4).id
         assert farm.await_job(job_id)["state"] == "completed"
 
 
 def test_missing_latents_are_rendered_again(impatient: Settings, tmp_path: Path) -> None:
     # Only the base works at first, so that the latents can be taken away before the refiner comes.
     with running_farm(impatient, tmp_path, [*WORKER, "--stage", "base"]) as farm:
-        job_id = farm.client.submit(["a", "b"], {"steps": 6, "seed": 1})["id"]
+        job_id = farm.client.submit(["a", "b"], steps=6, seed=1).id
         objects = open_store(impatient)
         assert isinstance(objects, DirectoryStore)
         (latents,) = wait_until(lambda: list(objects.root.glob("latents/*/*.safetensors")), "latents")

@@ -1,8 +1,11 @@
 """A recipe renders the same picture again: what it says is submitted for real, and plans the same parameters."""
 
 import json
+import os
 import shlex
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -11,7 +14,7 @@ from typer.testing import CliRunner
 
 from farm.catalog import Catalog
 from farm.spec import ImageParameters
-from producer import client, commands
+from producer import commands
 from producer.expand import InputSize, plan_job
 from producer.intake import Intake, Row
 from producer.recipes import as_command, as_json, as_python
@@ -74,19 +77,49 @@ def planned(catalog: Catalog, body: Mapping[str, Any]) -> ImageParameters:
     return image
 
 
+JOB = {
+    **{"id": 1, "name": "", "owner": "", "pipeline": "tiny", "priority": 50, "state": "completed", "paused": False},
+    "images": {"total": 1, "completed": 1, "failed": 0, "cancelled": 0, "pending": 0},
+    **{"progress": 1.0, "seconds_left": None, "test_images": None, "errors": []},
+}
+RECEIPT = {"id": 1, "image_count": 1, "batch_count": 1, "seed": 0, "ignored_columns": [], "test_images": None}
+
+
+@pytest.fixture(scope="module")
+def listener() -> Iterator[ThreadingHTTPServer]:
+    """Answers like a farm that completes every job at once, and keeps what it was sent."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._answer(200, JOB)
+
+        def do_POST(self) -> None:
+            server.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))  # type: ignore[attr-defined]
+            self._answer(201, RECEIPT)
+
+        def _answer(self, status: int, document: dict[str, Any]) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(json.dumps(document).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What the client would have sent to the farm."""
-    bodies: list[dict[str, Any]] = []
-
-    def submit(_: object, prompts: list[str], fields: Mapping[str, Any]) -> dict[str, Any]:
-        bodies.append({**fields, "prompts": prompts})
-        return {"id": 1, "url": "", "image_count": 1, "batch_count": 1, "seed": 0, "ignored_columns": []}
-
-    monkeypatch.setenv("FARM_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(client.Farm, "submit", submit)
-    monkeypatch.setattr(client.Farm, "wait", lambda *_: {})
-    return bodies
+def sent(listener: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the client sends to the farm."""
+    listener.bodies = []  # type: ignore[attr-defined]
+    monkeypatch.setenv("FARM_URL", f"http://127.0.0.1:{listener.server_port}")
+    return listener.bodies  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -110,7 +143,7 @@ def test_the_command_line_plans_the_same_image(catalog: Catalog, name: str, sent
 @pytest.mark.parametrize("name", CASES)
 def test_the_python_plans_the_same_image(catalog: Catalog, name: str, sent: list[dict[str, Any]]) -> None:
     image = original(catalog, name)
-    exec(compile(as_python(stored(image), "http://127.0.0.1:9"), "recipe", "exec"), {})
+    exec(compile(as_python(stored(image), os.environ["FARM_URL"]), "recipe", "exec"), {})
     assert planned(catalog, sent[0]) == image
 
 
