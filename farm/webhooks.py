@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from farm.activity import note
 from farm.addresses import AllowedHosts
 from farm.database import DELIVERIES_CHANNEL
-from farm.errors import AddressRefusedError, InvalidSubmissionError, NotFoundError, Problem
+from farm.errors import AddressRefusedError, ConflictError, InvalidSubmissionError, NotFoundError, Problem
 from farm.events import KINDS, Happened, Kind
 from farm.models import Delivery, Event, Webhook
 from farm.outside import read_url
@@ -143,11 +143,13 @@ def rotate_secret(engine: Engine, webhook_id: int, by: str) -> str:
     return secret
 
 
-def send_test(engine: Engine, webhook_id: int) -> int | None:
-    """Let an event that means nothing be delivered to the webhook; returns the delivery. None if it is disabled."""
+def send_test(engine: Engine, webhook_id: int) -> int:
+    """Let an event that means nothing be delivered to the webhook; returns the delivery.
+
+    Raises NotFoundError, or ConflictError if it is disabled; so do the next two.
+    """
     with engine.begin() as connection:
-        if not _is_enabled(connection, webhook_id):
-            return None
+        _require_enabled(connection, webhook_id)
         event_id = connection.scalar(insert(Event).values(kind=Kind.WEBHOOK_TEST).returning(Event.id))
         row = {"webhook_id": webhook_id, "event_id": event_id}
         delivery_id: int = connection.execute(insert(Delivery).values(row).returning(Delivery.id)).scalar_one()
@@ -155,26 +157,20 @@ def send_test(engine: Engine, webhook_id: int) -> int | None:
     return delivery_id
 
 
-def replay(engine: Engine, webhook_id: int, delivery_id: int) -> bool:
-    """delivered, failed or pending -> pending: send it again, now. False if the webhook is disabled.
-
-    Raises NotFoundError.
-    """
+def replay(engine: Engine, webhook_id: int, delivery_id: int) -> None:
+    """delivered, failed or pending -> pending: send it again, now."""
     with engine.begin() as connection:
-        if not _is_enabled(connection, webhook_id):
-            return False
+        _require_enabled(connection, webhook_id)
         again = update(Delivery).where(Delivery.id == delivery_id, Delivery.webhook_id == webhook_id)
         if connection.execute(again.values(_AGAIN)).rowcount != 1:
             raise NotFoundError(f"Webhook {webhook_id} has no delivery {delivery_id}.")
         _wake_senders(connection)
-    return True
 
 
-def replay_failed(engine: Engine, webhook_id: int, since: datetime) -> int | None:
-    """failed -> pending, of all events since then; returns how many. None if the webhook is disabled."""
+def replay_failed(engine: Engine, webhook_id: int, since: datetime) -> int:
+    """failed -> pending, of all events since then; returns how many."""
     with engine.begin() as connection:
-        if not _is_enabled(connection, webhook_id):
-            return None
+        _require_enabled(connection, webhook_id)
         statement = (
             update(Delivery)
             .where(
@@ -341,14 +337,15 @@ def _disable(connection: Connection, webhook_id: int, because: str | None) -> No
     )
 
 
-def _is_enabled(connection: Connection, webhook_id: int) -> bool:
-    """Whether it is told of events; it stays so, or not, until the transaction ends. Raises NotFoundError."""
+def _require_enabled(connection: Connection, webhook_id: int) -> None:
+    """Raise unless it is told of events; it stays so until the transaction ends."""
     row = connection.execute(
         select(Webhook.disabled_at).where(Webhook.id == webhook_id).with_for_update(key_share=True)
     ).one_or_none()
     if row is None:
         raise NotFoundError(f"There is no webhook {webhook_id}.")
-    return row.disabled_at is None
+    if row.disabled_at is not None:
+        raise ConflictError(f"Webhook {webhook_id} is disabled. Enable it first.")
 
 
 def _wake_senders(connection: Connection) -> None:

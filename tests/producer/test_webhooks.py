@@ -22,7 +22,7 @@ from farm.addresses import AllowedHosts
 from farm.catalog import Catalog
 from farm.control import cancel_job, delete_job
 from farm.database import DELIVERIES_CHANNEL
-from farm.errors import InvalidSubmissionError
+from farm.errors import ConflictError, InvalidSubmissionError
 from farm.models import Delivery, Webhook
 from farm.roles import Role
 from farm.settings import Settings
@@ -203,7 +203,7 @@ def test_what_is_refused_comes_again_later_and_later_and_fails_in_the_end(engine
         assert webhooks.replay_failed(engine, hook.id, since) == 1
         (delivered,) = settled(engine, DeliveryState.DELIVERED)
         assert (delivered.status, delivered.error) == (204, None)
-        assert webhooks.replay(engine, hook.id, delivered.id)
+        webhooks.replay(engine, hook.id, delivered.id)
         again = server.wait_for(failed.attempts + 2)[-1]
         settled(engine, DeliveryState.DELIVERED)
     assert again.headers["webhook-id"] == requests[0].headers["webhook-id"]
@@ -252,9 +252,10 @@ def test_who_is_gone_is_told_nothing_more(engine: Engine, owner: str, sending) -
     submit_for(engine, owner)
     assert [(one.state, one.status) for one in deliveries(engine)] == [(DeliveryState.FAILED, 410)]
     assert "gone" in (webhook(engine, hook.id).disabled_because or "")
-    assert not webhooks.replay(engine, hook.id, deliveries(engine)[0].id)
+    with pytest.raises(ConflictError, match="Enable it first"):
+        webhooks.replay(engine, hook.id, deliveries(engine)[0].id)
     webhooks.change_webhook(engine, hook.id, LOOPBACK, owner, enabled=True)
-    assert webhooks.replay(engine, hook.id, deliveries(engine)[0].id)
+    webhooks.replay(engine, hook.id, deliveries(engine)[0].id)
     assert webhook(engine, hook.id).disabled_because is None
 
 
