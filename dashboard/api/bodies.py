@@ -1,5 +1,6 @@
 """Reads JSON bodies into models; what does not fit is refused with the field's name and the reason."""
 
+import json
 from typing import TypeVar
 
 from flask import request
@@ -20,8 +21,10 @@ AnyBody = TypeVar("AnyBody", bound=Body)
 
 def read_body(model: type[AnyBody]) -> AnyBody:
     """The JSON body; an empty one says nothing. Raises InvalidSubmissionError."""
+    body = read_json_object() if request.content_length else {}
     try:
-        return model.model_validate(read_json_object() if request.content_length else {})
+        # As JSON: only there a text may be a time.
+        return model.model_validate_json(json.dumps(body))
     except ValidationError as error:
         problems = [Problem(".".join(map(str, one["loc"])), one["msg"].lower()) for one in error.errors()]
         raise InvalidSubmissionError(problems) from None

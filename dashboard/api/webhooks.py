@@ -2,10 +2,9 @@
 
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Any
 
 from flask import Blueprint, Response, jsonify, url_for
-from pydantic import Strict
 from werkzeug.exceptions import Forbidden
 
 from dashboard.api.bodies import Body, read_body
@@ -35,7 +34,7 @@ class _WebhookChanges(Body):
 
 
 class _Replay(Body):
-    since: Annotated[datetime, Strict(strict=False)]
+    since: datetime
 
 
 @blueprint.get("/webhooks")

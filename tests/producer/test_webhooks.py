@@ -1,13 +1,16 @@
 """Webhooks as their receivers see them: what comes, signed how, and what becomes of it when they do not answer."""
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from receiver import Received, receiver, status
 from rows import pictures_of, start, submit
@@ -33,6 +36,7 @@ from producer.intake import Intake, Row
 from producer.submit import submit_job
 from producer.webhooks import send_deliveries
 
+DOCS = Path(__file__).parents[2] / "docs" / "webhooks.md"
 LOOPBACK = AllowedHosts.read("127.0.0.0/8")
 
 
@@ -335,3 +339,38 @@ def test_errors_of_images_are_told_in_short(engine: Engine, owner: str, sending)
         (told,) = server.wait_for(1)
     assert json.loads(told.body)["data"]["details"]["error"].startswith("no memory")
     assert len(told.body) < 2_000
+
+
+def test_the_examples_check_signatures(
+    engine: Engine, owner: str, sending, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    receiving, checking = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    with receiver() as server, sending():
+        hook = webhooks.add_webhook(engine, owner, server.url, LOOPBACK)
+        monkeypatch.setenv("WEBHOOK_SECRET", hook.secret)
+        example: dict[str, Any] = {"__name__": "example"}
+        exec(receiving, example)
+        own = HTTPServer(("127.0.0.1", 0), example["Receiver"])
+        monkeypatch.setattr(example["Receiver"], "log_message", lambda *_: None)
+        thread = threading.Thread(target=own.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        webhooks.change_webhook(engine, hook.id, LOOPBACK, owner, url=f"http://127.0.0.1:{own.server_port}/")
+        for _ in range(2):
+            webhooks.replay(engine, hook.id, webhooks.send_test(engine, hook.id))
+        settled(engine, DeliveryState.DELIVERED, DeliveryState.DELIVERED)
+        forged = httpx.post(f"http://127.0.0.1:{own.server_port}/", headers={"webhook-id": "evt_1"}, content="{}")
+        own.shutdown()
+        thread.join()
+        own.server_close()
+        assert forged.status_code == 401
+        assert set(capsys.readouterr().out.splitlines()) == {"webhook.test {}"}
+
+        exec(checking, example)
+        webhooks.change_webhook(engine, hook.id, LOOPBACK, owner, url=server.url)
+        new = webhooks.rotate_secret(engine, hook.id, owner)
+        webhooks.send_test(engine, hook.id)
+        (told,) = server.wait_for(1)
+    assert example["is_genuine"](hook.secret, told.headers, told.body)
+    assert example["is_genuine"](new, told.headers, told.body)
+    assert not example["is_genuine"](new, told.headers, told.body + b" ")
+    assert not example["is_genuine"](new, told.headers | {"webhook-timestamp": "1700000000"}, told.body)
