@@ -24,7 +24,7 @@ from farm import people, webhooks
 from farm.addresses import AllowedHosts
 from farm.catalog import Catalog
 from farm.control import cancel_job, delete_job
-from farm.database import DELIVERIES_CHANNEL
+from farm.database import DELIVERIES_CHANNEL, open_database
 from farm.errors import ConflictError, InvalidSubmissionError
 from farm.models import Delivery, Webhook
 from farm.roles import Role
@@ -33,6 +33,7 @@ from farm.states import DeliveryState
 from farm.transitions import fail_attempt, finish_batch
 from farm.webhooks import BACK_OFF_SECONDS, LEASE_SECONDS, claim_due
 from producer.intake import Intake, Row
+from producer.service import _beside
 from producer.submit import submit_job
 from producer.webhooks import send_deliveries
 
@@ -228,6 +229,28 @@ def test_a_sender_that_dies_loses_nothing_and_its_late_report_counts_for_nothing
             settled(engine, DeliveryState.DELIVERED)
     assert not webhooks.note_in_vain(engine, died, None, "was lost")
     assert [one.state for one in deliveries(engine)] == [DeliveryState.DELIVERED]
+
+
+def test_an_outage_of_the_database_is_outlived(
+    engine: Engine, owner: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producer.service.BESIDE_SECONDS", 0.1)
+    own, stop = open_database(settings), threading.Event()
+    with receiver() as server:
+        hook = webhooks.add_webhook(engine, owner, server.url, LOOPBACK)
+        thread = _beside(stop, "webhooks", lambda: send_deliveries(own, settings.database_url or "", LOOPBACK, stop))
+        for count in (1, 2):
+            webhooks.send_test(engine, hook.id)
+            server.wait_for(count)
+            settled(engine, *[DeliveryState.DELIVERED] * count)
+            with engine.begin() as connection:
+                others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                connection.execute(text(f"SELECT pg_terminate_backend(pid) {others}"))
+        webhooks.send_test(engine, hook.id)
+        server.wait_for(3)
+        stop.set()
+        thread.join()
+        own.dispose()
 
 
 def test_a_receiver_that_hangs_holds_up_no_other(engine: Engine, owner: str, sending) -> None:
