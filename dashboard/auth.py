@@ -12,9 +12,11 @@ from werkzeug.wrappers import Response
 
 from dashboard.api.problems import wants_problem
 from dashboard.context import context
+from dashboard.rates import add_headers, count_request
 from dashboard.security import SAFE_METHODS
+from farm.limits import Scope
 from farm.models import Job
-from farm.people import Identity, identify_session, identify_token
+from farm.people import Identity, Token, identify_session, identify_token
 from farm.roles import Role
 
 COOKIE = "farm_session"
@@ -83,6 +85,24 @@ def require_steering(job: Job) -> None:
         raise Forbidden(f"Job {job.id} is {job.owner or 'nobody'}'s: its owner and operators may do this.")
 
 
+def refuse_beyond_scope(token: Token, role: Role) -> None:
+    """Raise Forbidden unless the token is for what takes this role."""
+    if token.scopes is None:
+        return
+    (needed,) = (scope for scope in Scope if scope.role is role)
+    if needed not in token.scopes:
+        raise Forbidden(
+            f"This takes the scope {needed}, and the token has {', '.join(sorted(token.scopes))}. Make another token."
+        )
+
+
+def require_unrestricted() -> None:
+    """Raise Forbidden if a token asks that can do less than its user: it must not make what can do more."""
+    who = identity()
+    if who.token is not None and who.token.is_restricted:
+        raise Forbidden("This token is restricted: it makes no tokens, links or passwords. Log in, or take another.")
+
+
 def register_auth(app: Flask) -> None:
     """Add the check before every request, and what templates ask."""
 
@@ -100,11 +120,16 @@ def register_auth(app: Flask) -> None:
             if wants_problem() or request.method not in SAFE_METHODS:
                 raise Unauthorized("Log in first, or send an API token as 'Authorization: Bearer ...'.")
             return redirect(url_for("login.form", next=request.full_path.rstrip("?")), HTTPStatus.SEE_OTHER)
+        if who.token is not None:
+            count_request(who.token)
+            refuse_beyond_scope(who.token, role)
         if not who.role.includes(role):
             raise Forbidden(
                 f"This takes the role {role}, and {who.name} is {who.role}. An administrator can change it."
             )
         return None
+
+    app.after_request(add_headers)
 
     @app.context_processor
     def helpers() -> dict[str, object]:

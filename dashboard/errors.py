@@ -3,7 +3,7 @@
 import logging
 from http import HTTPStatus
 
-from flask import Flask, render_template
+from flask import Flask, g, render_template
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
@@ -11,10 +11,20 @@ from werkzeug.wrappers import Response
 
 from dashboard.api.problems import invalid_submission, problem, wants_problem
 from dashboard.context import context
-from farm.errors import InvalidSubmissionError, NotFoundError, ObjectMissingError, StoreError
+from dashboard.rates import note_limit
+from farm.errors import (
+    ConflictError,
+    InvalidSubmissionError,
+    NotFoundError,
+    ObjectMissingError,
+    QuotaExceededError,
+    StoreError,
+)
 
 logger = logging.getLogger(__name__)
 
+#: The problem type of the same draft that the rate limits' headers come from.
+QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 #: Headers that an error page of ours sets itself.
 _OWN_HEADERS = frozenset({"content-type", "content-length"})
 
@@ -24,6 +34,8 @@ def register_errors(app: Flask) -> None:
     app.register_error_handler(InvalidSubmissionError, _refused)
     app.register_error_handler(NotFoundError, _missing)
     app.register_error_handler(ObjectMissingError, _missing)
+    app.register_error_handler(ConflictError, _conflict)
+    app.register_error_handler(QuotaExceededError, _quota_exceeded)
     app.register_error_handler(StoreError, _store_away)
     for kind in (OperationalError, InterfaceError, PoolTimeoutError):
         app.register_error_handler(kind, _database_away)
@@ -40,12 +52,27 @@ def _answer(status: HTTPStatus, detail: str) -> Response:
 
 def _refused(error: InvalidSubmissionError) -> Response:
     if wants_problem():
-        return invalid_submission(error)
+        return invalid_submission(error, g.get("pointer"))
     return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, error.summary())
 
 
 def _missing(error: NotFoundError | ObjectMissingError) -> Response:
     return _answer(HTTPStatus.NOT_FOUND, str(error))
+
+
+def _conflict(error: ConflictError) -> Response:
+    return _answer(HTTPStatus.CONFLICT, str(error))
+
+
+def _quota_exceeded(error: QuotaExceededError) -> Response:
+    note_limit(error.quota, error.limit, None, error.remaining, error.reset_seconds)
+    if wants_problem():
+        members = {"type": QUOTA_EXCEEDED, "violated-policies": [error.quota]}
+        response: Response = problem(HTTPStatus.TOO_MANY_REQUESTS, str(error), **members)
+    else:
+        response = _answer(HTTPStatus.TOO_MANY_REQUESTS, str(error))
+    response.headers["Retry-After"] = str(error.reset_seconds)
+    return response
 
 
 def _store_away(error: StoreError) -> Response:

@@ -12,7 +12,7 @@ import typer
 from farm import __version__
 from farm.errors import FarmError
 from farm.settings import Settings, get_settings
-from producer import commands, people_commands
+from producer import commands, login_commands, people_commands
 
 app = typer.Typer(
     name="farm",
@@ -36,6 +36,8 @@ for command in (
     commands.download,
     commands.grid,
     commands.words,
+    login_commands.login,
+    login_commands.logout,
     people_commands.link,
 ):
     app.command(rich_help_panel=USER)(command)

@@ -10,8 +10,8 @@ import getpass
 import ipaddress
 import secrets
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from farm.activity import note
 from farm.errors import ConfigurationError, InvalidSubmissionError, NotFoundError, Problem
+from farm.limits import Limits, Scope, read_scopes
 from farm.models import ApiToken, LoginLink, LoginSession, User
 from farm.roles import Role
 from farm.storage import sha256
@@ -34,10 +35,27 @@ LINK_MINUTES = 60
 MIN_PASSWORD_CHARACTERS = 10
 MAX_PASSWORD_CHARACTERS = 1_000
 MAX_NAME_CHARACTERS = 60
+MAX_TOKEN_DAYS = 3_650
 TOKEN_PREFIX = "farm_"  # noqa: S105 - by which scanners and people know what it is
 HINT_CHARACTERS = 10
 #: When a token was last used is written at most this often.
 LAST_USED_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """The API token that was shown."""
+
+    id: int
+    scopes: frozenset[Scope] | None
+    """None is all that its user may do."""
+    limits: Limits
+    """Its own; where it has none, the settings' count."""
+
+    @property
+    def is_restricted(self) -> bool:
+        """Whether it can do less than its user."""
+        return self.scopes is not None or self.limits != Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +65,8 @@ class Identity:
     user_id: int
     name: str
     role: Role
+    token: Token | None = field(default=None, compare=False)
+    """Set for programs; browsers show a session."""
 
 
 def add_user(engine: Engine, name: str, role: Role, password: str | None = None, *, by: str | None = None) -> Identity:
@@ -245,13 +265,37 @@ def identify_session(engine: Engine, token: str) -> Identity | None:
     return None if row is None else Identity(*row)
 
 
-def make_token(engine: Engine, user_id: int, name: str, *, by: str | None = None) -> str:
-    """A new API token of a user; it is shown this once, and never again. Raises InvalidSubmissionError."""
+def make_token(
+    engine: Engine,
+    user_id: int,
+    name: str,
+    *,
+    scopes: Collection[str] | None = None,
+    limits: Limits | None = None,
+    days: int | None = None,
+    by: str | None = None,
+) -> str:
+    """A new API token of a user; it is shown this once, and never again. Raises InvalidSubmissionError.
+
+    ``scopes`` are names of ``Scope``; ``days`` is how long it lives.
+    """
     name = name.strip()
     if not name or len(name) > MAX_NAME_CHARACTERS or not name.isprintable():
         raise _refusal("name", f"must have 1 to {MAX_NAME_CHARACTERS} characters; say what the token is for")
+    if days is not None and not 1 <= days <= MAX_TOKEN_DAYS:
+        raise _refusal("days", f"must be a whole number from 1 to {MAX_TOKEN_DAYS}")
+    limits = limits or Limits()
+    limits.check()
     token = TOKEN_PREFIX + secrets.token_urlsafe(32)
-    row = {"user_id": user_id, "name": name, "token_sha256": _digest(token), "hint": token[:HINT_CHARACTERS]}
+    row = {
+        "user_id": user_id,
+        "name": name,
+        "token_sha256": _digest(token),
+        "hint": token[:HINT_CHARACTERS],
+        "scopes": None if scopes is None else sorted(read_scopes(scopes)),
+        "expires_at": None if days is None else func.now() + timedelta(days=days),
+        **asdict(limits),
+    }
     with engine.begin() as connection:
         connection.execute(insert(ApiToken).values(row))
         _note(connection, by, "token.make", token=name)
@@ -285,19 +329,31 @@ def identify_token(engine: Engine, token: str) -> Identity | None:
             User.role,
             ApiToken.id,
             func.coalesce(ApiToken.last_used_at < func.now() - timedelta(seconds=LAST_USED_SECONDS), True),
+            ApiToken.scopes,
+            ApiToken.requests_per_minute,
+            ApiToken.images_per_day,
+            ApiToken.concurrent_images,
+            ApiToken.largest_job,
         )
         .join(ApiToken, ApiToken.user_id == User.id)
-        .where(ApiToken.token_sha256 == _digest(token), User.disabled_at.is_(None))
+        .where(
+            ApiToken.token_sha256 == _digest(token),
+            User.disabled_at.is_(None),
+            func.coalesce(ApiToken.expires_at > func.now(), True),
+        )
     )
     with engine.connect() as connection:
         row = connection.execute(query).one_or_none()
         if row is None:
             return None
-        user_id, name, role, token_id, is_news = row
+        user_id, name, role, token_id, is_news, scopes, *limits = row
         if is_news:
             connection.execute(update(ApiToken).where(ApiToken.id == token_id).values(last_used_at=func.now()))
             connection.commit()
-    return Identity(user_id, name, role)
+    known = None if scopes is None else frozenset(map(Scope, scopes))
+    if known is not None:
+        role = min(role, max((scope.role for scope in known), key=_rank), key=_rank)
+    return Identity(user_id, name, role, Token(token_id, known, Limits(*limits)))
 
 
 def make_link(engine: Engine, user_id: int, *, by: str | None = None) -> str:
@@ -326,6 +382,10 @@ def redeem_link(engine: Engine, token: str) -> Identity | None:
             .returning(LoginLink.user_id)
         )
         return None if user_id is None else _enabled(connection, user_id)
+
+
+def _rank(role: Role) -> int:
+    return list(Role).index(role)
 
 
 def _enabled(connection: Connection, user_id: int) -> Identity | None:

@@ -8,6 +8,8 @@ import platformdirs
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from farm.limits import Limits
+
 
 def _default_data_directory() -> Path:
     return Path(platformdirs.user_data_dir("sdxl-farm"))
@@ -59,6 +61,20 @@ class Settings(BaseSettings):
     max_upload_mib: int = Field(
         default=256, ge=1, description="Largest request body that the dashboard accepts, in MiB."
     )
+    token_requests_per_minute: int | None = Field(
+        default=None,
+        ge=1,
+        description="Requests a minute of an API token without a limit of its own. Unset: no limit.",
+    )
+    token_images_per_day: int | None = Field(
+        default=None, ge=1, description="Images that may be submitted with such a token a day (UTC). Unset: no limit."
+    )
+    token_concurrent_images: int | None = Field(
+        default=None, ge=1, description="Unfinished images that such a token's jobs may have. Unset: no limit."
+    )
+    token_largest_job: int | None = Field(
+        default=None, ge=1, description="Images that a job submitted with such a token may have. Unset: no limit."
+    )
     lease_seconds: float = Field(
         default=30.0, gt=0, description="How long a worker's claim on a batch lasts when it is not renewed."
     )
@@ -81,6 +97,16 @@ class Settings(BaseSettings):
         if self.heartbeat_seconds * 2 > self.lease_seconds:
             raise ValueError("FARM_HEARTBEAT_SECONDS must be at most half of FARM_LEASE_SECONDS")
         return self
+
+    @property
+    def token_limits(self) -> Limits:
+        """The limits of tokens that have none of their own."""
+        return Limits(
+            self.token_requests_per_minute,
+            self.token_images_per_day,
+            self.token_concurrent_images,
+            self.token_largest_job,
+        )
 
     @property
     def models_directory(self) -> Path:

@@ -3,13 +3,17 @@
 The unit of work is the megapixel-step: an image's megapixels times the denoising steps of a stage.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import count
 
 from farm.minutes import megapixel_steps
 from farm.spec import SharedParameters
 from farm.states import Stage
-from producer.batching import PlannedBatch
+from producer.batching import MAX_OPEN, Grouping, PlannedBatch
+from producer.expand import Expansion, Shape
+from producer.intake import Row
 
 Work = Mapping[Stage, float]
 """Megapixel-steps of each stage."""
@@ -49,6 +53,42 @@ def work_of(batches: Iterable[PlannedBatch]) -> Work:
         for stage, units in work_per_image(batch.parameters).items():
             total[stage] += units * len(batch.indices)
     return total
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a submission would become."""
+
+    image_count: int
+    batch_count: int
+    work: Work
+
+
+def tally(expansion: Expansion, rows: Iterable[Row]) -> Tally:
+    """Count a submission's images, batches and work, row by row. Raises InvalidSubmissionError."""
+    spec = expansion.spec
+    numbers = count()
+    grouping = Grouping(spec.batch_size or expansion.pipeline.batch_size, numbers)
+    images: Counter[Shape] = Counter()
+    total = dict.fromkeys(Stage, 0.0)
+    seen = 0
+    for seen, image in enumerate(expansion.images(rows), start=1):
+        if seen - 1 == spec.test_run:
+            grouping.close()
+        grouping.put(image.shape)
+        images[image.shape] += 1
+        if len(images) > MAX_OPEN:
+            _add_work(total, images)
+    _add_work(total, images)
+    return Tally(seen, next(numbers), total)
+
+
+def _add_work(total: dict[Stage, float], images: "Counter[Shape]") -> None:
+    """Move so many images of each shape to the total."""
+    for shape, number in images.items():
+        for stage, units in work_per_image(shape.shared).items():
+            total[stage] += units * number
+    images.clear()
 
 
 def estimate(work: Work, throughput: Throughput) -> Estimate:

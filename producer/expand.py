@@ -298,7 +298,8 @@ class _Problems:
                 self._first[problem] = None
 
     def error(self) -> InvalidSubmissionError:
-        return InvalidSubmissionError([*self._first], self.total)
+        first = sorted(self._first, key=lambda problem: problem.line or 0)
+        return InvalidSubmissionError(first, self.total)
 
 
 def _with_templates(

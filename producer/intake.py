@@ -30,6 +30,7 @@ _NULLABLE = tuple(name for name, field in ImageParameters.model_fields.items() i
 _TEXTS = ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2")
 #: What a column, or a field of an object, may be called.
 KNOWN = (*ROW_FIELDS, *ALIASES, "size")
+_IS_KNOWN = frozenset(KNOWN)
 _SIZE = re.compile(r"\s*(\d+)\s*[xX]\s*(\d+)\s*")
 
 
@@ -181,11 +182,12 @@ def _read_cells(cells: list[str], columns: dict[int, str], width: int, line: int
 
 def _read_jsonl(text: str) -> Intake:
     return Intake(
-        _all_rows(partial(_read_object, line, number) for number, line in numbered_lines(text) if line.strip())
+        _all_rows(partial(read_object, line, number) for number, line in numbered_lines(text) if line.strip())
     )
 
 
-def _read_object(line: str, number: int) -> Row:
+def read_object(line: str, number: int) -> Row:
+    """The row of a line of JSON: an object, or a string that is its prompt. Raises InvalidSubmissionError."""
     try:
         values = json.loads(line)
     except (json.JSONDecodeError, RecursionError) as error:
@@ -200,7 +202,7 @@ def _read_object(line: str, number: int) -> Row:
 def object_row(values: dict[str, Any], line: int | None) -> Row:
     """A row from a JSON object. Raises InvalidSubmissionError for names that the farm does not know."""
     for name in values:
-        if name not in KNOWN:
+        if name not in _IS_KNOWN:
             meant = suggestion(name)
             remedy = f"did you mean {meant}?" if meant else f"the fields are {', '.join(KNOWN)}"
             raise refusal(name, f"is no parameter of an image; {remedy}", line)

@@ -13,7 +13,7 @@ from farm.catalog import Catalog
 from farm.errors import MAX_PROBLEMS_SHOWN, InvalidSubmissionError, Problem
 from producer.batching import PlannedBatch, batches_of
 from producer.expand import FindInputs, FindWords, Plan, plan_job
-from producer.intake import ALIASES, KNOWN, Intake, parameter_of, read_file, suggestion
+from producer.intake import ALIASES, KNOWN, parameter_of, read_file, suggestion
 from producer.tables import TABLES, decode, numbered_lines, read_cells
 
 #: Rows that are shown, beside those that have problems.
@@ -123,19 +123,6 @@ def columns_of(filename: str, data: bytes) -> list[Column]:
     except InvalidSubmissionError:
         return []
     return [_column(title, {}) for title in header]
-
-
-def estimate_plan(
-    catalog: Catalog,
-    default_pipeline: str,
-    fields: Mapping[str, Any],
-    intake: Intake,
-    find_inputs: FindInputs,
-    find_words: FindWords,
-) -> tuple[Plan, Sequence[PlannedBatch]]:
-    """The plan of a submission and its batches; raises InvalidSubmissionError."""
-    plan = plan_job(catalog, default_pipeline, fields, intake, find_inputs, find_words)
-    return plan, batches_of(plan)
 
 
 def guess_format(text: str) -> str:

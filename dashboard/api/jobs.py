@@ -1,44 +1,50 @@
 """Jobs: submit, list, show, cancel."""
 
 from collections.abc import Callable
-from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, request, url_for
+from flask import Blueprint, Response, jsonify, url_for
 from sqlalchemy import Engine
 
-from dashboard.api.problems import invalid_submission, problem
-from dashboard.api.submission import json_pointer, read_changes, read_form, read_json_object, split_json
+from dashboard.api.problems import problem
+from dashboard.api.submission import read_changes, read_json_object, read_submission
 from dashboard.arguments import integer, page_size, state
 from dashboard.auth import identity, require_steering
 from dashboard.context import context
 from dashboard.queries.jobs import JobView, get_job, job_errors, list_jobs
 from dashboard.queries.paging import MAX_ID
 from dashboard.steering import action_named, steer
+from dashboard.submitting import submit
 from farm.control import cancel_job, change_job, pause_job, resume_job, retry_failed
 from farm.errors import InvalidSubmissionError, Problem
 from farm.states import JobState
-from producer.intake import Intake
-from producer.submit import submit_job
 
 blueprint = Blueprint("api_jobs", __name__)
 
 
 @blueprint.post("/jobs")
 def create() -> Response:
-    """Submit a job: JSON with ``prompts`` or ``rows``, or a form with the part ``file``."""
-    if request.mimetype == "application/json":
-        body = read_json_object()
-        try:
-            return _submit(*split_json(body))
-        except InvalidSubmissionError as error:
-            return invalid_submission(error, partial(json_pointer, body))
-    if request.mimetype == "multipart/form-data":
-        return _submit(*read_form())
-    return problem(
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send application/json, or multipart/form-data with the part 'file'."
+    """Submit a job: JSON with ``prompts`` or ``rows``, a form with the part ``file``, or a stream of JSON lines."""
+    sent = read_submission()
+    receipt = submit(sent.fields, sent.intake, sent.digest)
+    url = url_for("api_jobs.show", job_id=receipt.job_id)
+    response = jsonify(
+        {
+            "id": receipt.job_id,
+            "url": url,
+            "image_count": receipt.image_count,
+            "batch_count": receipt.batch_count,
+            "seed": receipt.seed,
+            "ignored_columns": list(receipt.ignored_columns),
+            "test_images": receipt.test_images,
+        }
     )
+    response.status = HTTPStatus.CREATED
+    response.location = url
+    if receipt.repeated:
+        response.headers["Idempotent-Replayed"] = "true"
+    return response
 
 
 @blueprint.get("/jobs")
@@ -155,23 +161,3 @@ def job_json(view: JobView) -> dict[str, Any]:
         "url": url_for("api_jobs.show", job_id=job.id),
         "images_url": url_for("api_images.index", job_id=job.id),
     }
-
-
-def _submit(fields: dict[str, Any], intake: Intake) -> Response:
-    farm = context()
-    receipt = submit_job(farm.engine, farm.catalog, farm.settings.pipeline, fields, intake, identity().name)
-    url = url_for("api_jobs.show", job_id=receipt.job_id)
-    response = jsonify(
-        {
-            "id": receipt.job_id,
-            "url": url,
-            "image_count": receipt.image_count,
-            "batch_count": receipt.batch_count,
-            "seed": receipt.seed,
-            "ignored_columns": list(receipt.ignored_columns),
-            "test_images": receipt.test_images,
-        }
-    )
-    response.status = HTTPStatus.CREATED
-    response.location = url
-    return response

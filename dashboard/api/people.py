@@ -1,5 +1,6 @@
 """Who asks, their API tokens, and for administrators the users."""
 
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -8,10 +9,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from werkzeug.exceptions import Forbidden
 
 from dashboard.api.submission import read_json_object
-from dashboard.auth import identity, may, requires
+from dashboard.auth import identity, may, require_unrestricted, requires
 from dashboard.context import context
 from dashboard.queries.people import get_user, list_tokens
+from dashboard.submitting import refuse_beyond_default, token_limits
 from farm.errors import InvalidSubmissionError, NotFoundError, Problem
+from farm.limits import Limits, Scope
 from farm.models import ApiToken
 from farm.people import (
     LINK_MINUTES,
@@ -26,6 +29,7 @@ from farm.people import (
     revoke_token,
 )
 from farm.roles import Role
+from producer.quotas import usage
 
 blueprint = Blueprint("api_people", __name__)
 
@@ -36,6 +40,12 @@ class _Body(BaseModel):
 
 class _NewToken(_Body):
     name: str
+    scopes: list[str] | None = None
+    days: int | None = None
+    requests_per_minute: int | None = None
+    images_per_day: int | None = None
+    concurrent_images: int | None = None
+    largest_job: int | None = None
 
 
 class _NewUser(_Body):
@@ -60,8 +70,18 @@ Body = TypeVar("Body", bound=_Body)
 @blueprint.get("/me")
 def me() -> Response:
     """Who asks."""
-    who = identity()
-    return jsonify({"id": who.user_id, "name": who.name, "role": who.role})
+    who, limits = identity(), token_limits()
+    token: dict[str, Any] | None = None
+    if who.token is not None and limits is not None:
+        with context().engine.connect() as connection:
+            used = usage(connection, who.token.id)
+        token = {
+            "scopes": sorted(Scope if who.token.scopes is None else who.token.scopes),
+            **asdict(limits),
+            "images_today": used.today,
+            "images_unfinished": used.unfinished,
+        }
+    return jsonify({"id": who.user_id, "name": who.name, "role": who.role, "token": token})
 
 
 @blueprint.get("/tokens")
@@ -75,8 +95,13 @@ def tokens() -> Response:
 @requires(Role.VIEWER)
 def create_token() -> Response:
     """Make a token for whoever asks. This answer is the only one that ever shows it."""
-    who = identity()
-    token = make_token(context().engine, who.user_id, _read(_NewToken).name, by=who.name)
+    require_unrestricted()
+    who, given = identity(), _read(_NewToken)
+    limits = Limits(given.requests_per_minute, given.images_per_day, given.concurrent_images, given.largest_job)
+    refuse_beyond_default(limits)
+    token = make_token(
+        context().engine, who.user_id, given.name, scopes=given.scopes, limits=limits, days=given.days, by=who.name
+    )
     (newest, *_) = list_tokens(context().engine, who.user_id)
     return _created({**_token_json(newest), "token": token})
 
@@ -126,6 +151,7 @@ def patch_user(user_id: int) -> Response:
 @requires(Role.VIEWER)
 def create_link() -> Response:
     """A link that logs in once: whoever asks, or for administrators another user."""
+    require_unrestricted()
     given, who = _read(_NewLink), identity()
     user = who if given.user in (None, who.name) else _another(given.user or "")
     secret = make_link(context().engine, user.user_id, by=who.name)
@@ -174,4 +200,10 @@ def _token_json(token: ApiToken) -> dict[str, Any]:
         "hint": token.hint,
         "created_at": token.created_at.isoformat(),
         "last_used_at": token.last_used_at and token.last_used_at.isoformat(),
+        "expires_at": token.expires_at and token.expires_at.isoformat(),
+        "scopes": token.scopes,
+        "requests_per_minute": token.requests_per_minute,
+        "images_per_day": token.images_per_day,
+        "concurrent_images": token.concurrent_images,
+        "largest_job": token.largest_job,
     }

@@ -1,26 +1,63 @@
-"""Reads submissions from request bodies: JSON, or a form with a file."""
+"""Reads submissions from request bodies: JSON, a form with a file, or a stream of JSON lines."""
 
+import hashlib
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from flask import request
+from flask import g, request
 from pydantic import ValidationError
-from werkzeug.exceptions import BadRequest
+from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from farm.errors import InvalidSubmissionError, Problem
 from farm.spec import JobSpec
 from producer.intake import Intake, Row, object_row, read_file
+from producer.streams import DigestingReader, read_stream
 
 Json = dict[str, Any]
 
+#: Media types of JSON lines.
+STREAMS = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
 #: Fields of a job that may change after it was accepted.
 CHANGEABLE = ("priority", "name")
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A submission as it was sent."""
+
+    fields: Json
+    intake: Intake
+    digest: Callable[[], str]
+    """The hash of all that was sent."""
+
+
+def read_submission() -> Sent:
+    """The submission of this request. Raises InvalidSubmissionError, BadRequest and UnsupportedMediaType.
+
+    Problems of a JSON body, found here or later, are answered with their place in it.
+    """
+    if request.mimetype == "application/json":
+        return _read_json()
+    if request.mimetype == "multipart/form-data":
+        return _read_form()
+    if request.mimetype in STREAMS:
+        return _read_stream()
+    raise UnsupportedMediaType(
+        "Send application/json, application/x-ndjson, or multipart/form-data with the part 'file'."
+    )
+
+
 def read_json_object() -> Json:
     """The body as a JSON object; raises BadRequest when it is no JSON, InvalidSubmissionError when no object."""
+    return _json_object(request.get_data(cache=False))
+
+
+def _json_object(data: bytes) -> Json:
     try:
-        body = json.loads(request.get_data(cache=False))
+        body = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"The body is no JSON: {error}.") from None
     if not isinstance(body, dict):
@@ -68,14 +105,49 @@ def json_pointer(body: Json, problem: Problem) -> str | None:
     return _pointer("rows", place, problem.field) if problem.field in body["rows"][place] else _pointer("rows", place)
 
 
-def read_form() -> tuple[Json, Intake]:
+def _read_json() -> Sent:
+    data = request.get_data(cache=False)
+    body = _json_object(data)
+    g.pointer = partial(json_pointer, body)
+    return Sent(*split_json(body), lambda: _digest("json", data))
+
+
+def _read_form() -> Sent:
     """The job's fields from a form's fields, its rows from the part ``file``."""
     file = request.files.get("file")
     if file is None:
         raise _refusal("file", "is missing; send the prompts as the part 'file'")
-    fields = request.form.to_dict()
+    fields: Json = request.form.to_dict()
+    data, name = file.read(), file.filename or ""
+    said = json.dumps([sorted(fields.items()), name])
     columns = read_columns(fields.pop("columns", ""))
-    return fields, read_file(file.filename or "", file.read(), columns)
+    return Sent(fields, read_file(name, data, columns), lambda: _digest("form", said, data))
+
+
+def _read_stream() -> Sent:
+    """Rows as JSON lines, and the job's fields as the JSON object ``spec`` of the query string."""
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip"):
+        raise UnsupportedMediaType("Send the lines as they are, or with Content-Encoding: gzip.")
+    text = request.args.get("spec", "{}")
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict):
+        raise _refusal("spec", 'must be a JSON object of the job\'s fields, such as {"num_inference_steps": 30}')
+    reader = DigestingReader(request.stream)
+    intake = read_stream(reader, compressed=encoding == "gzip")
+    return Sent(fields, intake, lambda: _digest("stream", encoding, text, reader.digest()))
+
+
+def _digest(*parts: str | bytes) -> str:
+    whole = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass")
+        whole.update(b"%d:" % len(data))
+        whole.update(data)
+    return whole.hexdigest()
 
 
 def read_columns(text: str) -> dict[str, str]:

@@ -1,15 +1,18 @@
 """One's own account: API tokens, password, and where one is logged in."""
 
+from dataclasses import fields
 from http import HTTPStatus
 
 from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from dashboard.auth import COOKIE, identity, requires
+from dashboard.auth import COOKIE, identity, require_unrestricted, requires
 from dashboard.context import context
 from dashboard.queries.people import get_user, list_sessions, list_tokens
+from dashboard.submitting import refuse_beyond_default
 from dashboard.throttle import count_attempt, forgive
 from farm.errors import InvalidSubmissionError, Problem
+from farm.limits import Limits, Scope
 from farm.people import (
     MAX_NAME_CHARACTERS,
     MIN_PASSWORD_CHARACTERS,
@@ -22,6 +25,19 @@ from farm.roles import Role
 
 blueprint = Blueprint("account", __name__, url_prefix="/account")
 
+#: What the form says of each.
+SCOPES = {
+    Scope.READ: "look at everything",
+    Scope.SUBMIT: "submit jobs, and steer your own",
+    Scope.OPERATE: "steer all jobs, and the workers",
+    Scope.ADMIN: "make users",
+}
+LIMITS = {
+    "requests_per_minute": "Requests a minute",
+    "images_per_day": "Images a day",
+    "concurrent_images": "Unfinished images",
+    "largest_job": "Images of one job",
+}
 #: What the page says after it was done.
 DONE = {
     "password": "Your password is changed. You are logged out everywhere else.",
@@ -40,9 +56,20 @@ def index() -> Response:
 @requires(Role.VIEWER)
 def create_token() -> Response:
     """Make a token; this answer is the only one that ever shows it."""
-    who = identity()
+    require_unrestricted()
+    who, form = identity(), request.form
     try:
-        token = make_token(context().engine, who.user_id, request.form.get("token", ""), by=who.name)
+        limits = Limits(*(_number(form.get(one.name, ""), one.name) for one in fields(Limits)))
+        refuse_beyond_default(limits)
+        token = make_token(
+            context().engine,
+            who.user_id,
+            form.get("token", ""),
+            scopes=form.getlist("scopes") or None,
+            limits=limits,
+            days=_number(form.get("days", ""), "days"),
+            by=who.name,
+        )
     except InvalidSubmissionError as error:
         return _page(error=_renamed(error, "name", "token"))
     return _page(token=token)
@@ -61,6 +88,7 @@ def delete_token(token_id: int) -> Response:
 @requires(Role.VIEWER)
 def password() -> Response:
     """Change one's password, or give oneself the first one."""
+    require_unrestricted()
     who, new = identity(), request.form.get("password", "")
     try:
         if new != request.form.get("again", ""):
@@ -97,6 +125,9 @@ def _page(token: str | None = None, error: InvalidSubmissionError | None = None)
         given=request.form,
         min_password_characters=MIN_PASSWORD_CHARACTERS,
         max_name_characters=MAX_NAME_CHARACTERS,
+        scopes=SCOPES,
+        limits=LIMITS,
+        defaults=context().settings.token_limits,
     )
     status = HTTPStatus.UNPROCESSABLE_ENTITY if error else HTTPStatus.CREATED if token else HTTPStatus.OK
     response = Response(page.encode("utf-8", "replace"), status, mimetype="text/html")
@@ -104,6 +135,15 @@ def _page(token: str | None = None, error: InvalidSubmissionError | None = None)
         # Not even the browser's own memory shows it again.
         response.headers["Cache-Control"] = "no-store"
     return response
+
+
+def _number(text: str, field: str) -> int | None:
+    text = text.strip()
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 10:
+        raise InvalidSubmissionError([Problem(field, "must be a whole number")])
+    return int(text)
 
 
 def _back(done: str) -> Response:

@@ -6,6 +6,7 @@ from typing import Any
 from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
+from dashboard import submitting
 from dashboard.arguments import integer
 from dashboard.auth import identity
 from dashboard.context import context
@@ -26,7 +27,6 @@ from producer.inputs import find_inputs
 from producer.intake import KNOWN, read_file
 from producer.presets import get_preset, presets_of
 from producer.preview import MAX_COLUMNS_MAPPED, Preview, preview_job
-from producer.submit import submit_job
 from producer.sweeps import AXES
 from producer.words import word_lists
 
@@ -56,14 +56,13 @@ def form() -> str:
 @blueprint.post("/jobs/new")
 def submit() -> Response:
     """Take the form; refused, it comes back as it was, with what is wrong beside its fields and in its rows."""
-    farm = context()
     job = read_job_form()
     try:
         job.check()
         if job.is_empty:
             raise InvalidSubmissionError([Problem("prompt", "is empty; write at least one, or choose a file")])
         intake = read_file(job.filename, job.data, job.columns)
-        receipt = submit_job(farm.engine, farm.catalog, farm.settings.pipeline, job.fields, intake, identity().name)
+        receipt = submitting.submit(job.fields, intake)
     except InvalidSubmissionError as error:
         keep_as_text(job)
         page = render_form(job.given, job=job, error=error, preview=None if job.is_empty else _preview(job))

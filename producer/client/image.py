@@ -72,7 +72,7 @@ class AsyncImage(ImageFields):
             from safetensors.numpy import load
         except ImportError as error:
             raise MissingPackageError(
-                f"latents() needs {error.name or 'safetensors'}; run: pip install 'sdxl-farm[notebook]'"
+                f"latents() needs {error.name or 'safetensors'}; run: pip install 'sdxl-farm[arrays]'"
             ) from None
         return load(await self.bytes())["latents"]
 
