@@ -12,36 +12,54 @@ import typer
 from farm import __version__
 from farm.errors import FarmError
 from farm.settings import Settings, get_settings
-from producer import commands, login_commands, people_commands
+from producer.commands import farm as farm_commands
+from producer.commands import following, jobs, login, people, pictures, submitting, tokens
+from producer.commands.terms import JsonOption, friendly_errors, output
 
 app = typer.Typer(
     name="farm",
     help="A render farm for Stable Diffusion XL.\n\n"
-    "Start one on this machine with `farm up`, hand it prompts with `farm submit`, and fetch the pictures with "
-    "`farm download` or `farm grid`. A cluster runs the same parts one by one: `farm producer`, `farm worker`, "
-    "`farm dashboard`.",
+    "Start one on this machine with `farm up`, or go to one elsewhere with `farm login`; hand it prompts with "
+    "`farm submit`, and fetch the pictures with `farm download` or `farm grid`. A cluster runs the same parts one by "
+    "one: `farm producer`, `farm worker`, `farm dashboard`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-USER = "The user's side (over HTTP, from any machine)"
+SUBMIT = "Jobs (over HTTP, from any machine)"
+PICTURES = "Pictures"
+FARM = "The farm, and you"
 OPERATOR = "The operator's side"
-for command in (
-    commands.submit,
-    commands.jobs,
-    commands.show,
-    commands.cancel,
-    commands.resume,
-    commands.download,
-    commands.grid,
-    commands.words,
-    login_commands.login,
-    login_commands.logout,
-    people_commands.link,
-):
-    app.command(rich_help_panel=USER)(command)
-app.add_typer(people_commands.users, name="user", rich_help_panel=OPERATOR)
+for panel, panel_commands in {
+    SUBMIT: (
+        submitting.submit,
+        jobs.jobs,
+        jobs.show,
+        following.follow,
+        jobs.pause,
+        jobs.resume,
+        jobs.cancel,
+        jobs.retry,
+        jobs.change,
+        jobs.delete,
+    ),
+    PICTURES: (pictures.download, pictures.images, pictures.grid, pictures.archive, pictures.upload),
+    FARM: (
+        login.login,
+        login.logout,
+        farm_commands.whoami,
+        people.link,
+        farm_commands.pipelines,
+        farm_commands.queues,
+        farm_commands.workers,
+        farm_commands.words,
+    ),
+}.items():
+    for command in panel_commands:
+        app.command(rich_help_panel=panel)(command)
+app.add_typer(tokens.tokens, name="token", rich_help_panel=FARM)
+app.add_typer(people.users, name="user", rich_help_panel=OPERATOR)
 
 DevicesOption = Annotated[
     str,
@@ -86,7 +104,7 @@ def up(
     Postgres and Valkey are started from wheels unless FARM_DATABASE_URL and FARM_BROKER_URL name others. Ctrl-C
     finishes the batches that are being rendered and stops everything; the next `farm up` goes on where it stopped.
     """
-    with commands.friendly_errors():
+    with friendly_errors():
         from farm.up import run_up
         from worker.devices import parse
 
@@ -101,7 +119,7 @@ def up(
         names = ",".join(device.name for device in parsed)
 
         def on_ready(url: str, link: str, logs: Path) -> None:
-            commands.output.print(
+            output.print(
                 f"The farm is up: [bold]{url}[/bold]\n"
                 f"  Log in, once, with this link: [bold]{link}[/bold] (another: farm link)\n"
                 f"  pipeline {settings.pipeline} on {names}; logs in {logs}\n"
@@ -120,7 +138,7 @@ def producer() -> None:
 
     Any number may run; one leads, the others stand by.
     """
-    with commands.friendly_errors():
+    with friendly_errors():
         from farm.keeper import stop_on_signal
         from farm.parent import exit_with_parent
         from producer.service import run
@@ -143,7 +161,7 @@ def worker(
 
     SIGTERM or Ctrl-C lets each finish the batches it holds; a second one ends them at once.
     """
-    with commands.friendly_errors():
+    with friendly_errors():
         from farm.catalog import Catalog
         from farm.keeper import stop_on_signal
         from farm.parent import exit_with_parent
@@ -164,7 +182,7 @@ def worker(
 @app.command(rich_help_panel=OPERATOR)
 def dashboard() -> None:
     """Run the web dashboard and the HTTP API, behind a production WSGI server."""
-    with commands.friendly_errors():
+    with friendly_errors():
         from dashboard.server import serve
         from farm.parent import exit_with_parent
 
@@ -180,7 +198,7 @@ def migrate() -> None:
 
     Safe to run again, and from several machines at once.
     """
-    with commands.friendly_errors():
+    with friendly_errors():
         import migrations
         from farm.database import open_database
         from farm.storage import open_store
@@ -195,13 +213,13 @@ def migrate() -> None:
 @app.command(rich_help_panel=OPERATOR)
 def tiny_checkpoint(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Gets base and refiner as DIR/base, DIR/refiner.")],
-    as_json: commands.JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write tiny base and refiner checkpoints of the real SDXL architecture, with random weights.
 
     A few megabytes in diffusers' own layout: what the demo and the tests render with.
     """
-    with commands.friendly_errors():
+    with friendly_errors():
         from worker.tiny import write_tiny_checkpoint
 
         write_tiny_checkpoint(directory)
@@ -210,7 +228,7 @@ def tiny_checkpoint(
                 json.dumps({"base": str(directory / "base"), "refiner": str(directory / "refiner")}) + "\n"
             )
         else:
-            commands.output.print(f"Wrote {directory}/base and {directory}/refiner", highlight=False)
+            output.print(f"Wrote {directory}/base and {directory}/refiner", highlight=False)
 
 
 def _set_up_logging(settings: Settings) -> None:

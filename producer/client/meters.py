@@ -110,7 +110,7 @@ class Place:
         if self._handle is None:
             from IPython.display import display
 
-            self._handle = display(bundle, raw=True, display_id=True)
+            self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         else:
             self._handle.update(bundle, raw=True)
 

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from farm.roles import Role
-from producer.commands import JsonOption, friendly_errors, output, print_json
+from producer.commands.terms import JsonOption, friendly_errors, output, print_json, say
 from producer.desk import open_desk
 
 users = typer.Typer(
@@ -47,10 +47,10 @@ def add(
     """
     with friendly_errors(nothing=NOTHING), open_desk() as desk:
         if if_missing and any(user["name"] == name for user in desk.users()):
-            _say(f"There is a user {name} already; nothing was changed.")
+            say(f"There is a user {name} already; nothing was changed.")
             return
         desk.add(name, role, None if no_password else _password(from_stdin=password_stdin))
-        _say(f"{name} is {role} now.")
+        say(f"{name} is {role} now.")
 
 
 @users.command("list")
@@ -78,7 +78,7 @@ def password(name: NameArgument, password_stdin: StdinOption = False) -> None:
     """Set a user's password; logs them out everywhere."""
     with friendly_errors(nothing=NOTHING), open_desk() as desk:
         desk.change(name, password=_password(from_stdin=password_stdin))
-        _say(f"The password of {name} is set, and {name} is logged out everywhere.")
+        say(f"The password of {name} is set, and {name} is logged out everywhere.")
 
 
 @users.command()
@@ -86,7 +86,7 @@ def role(name: NameArgument, role: Annotated[Role, typer.Argument(help="The new 
     """Give a user another role."""
     with friendly_errors(nothing=NOTHING), open_desk() as desk:
         desk.change(name, role=role.value)
-        _say(f"{name} is {role} now.")
+        say(f"{name} is {role} now.")
 
 
 @users.command()
@@ -94,7 +94,7 @@ def disable(name: NameArgument) -> None:
     """Lock a user out, at once and everywhere. What they submitted stays."""
     with friendly_errors(nothing=NOTHING), open_desk() as desk:
         desk.change(name, disabled=True)
-        _say(f"{name} is locked out.")
+        say(f"{name} is locked out.")
 
 
 @users.command()
@@ -102,7 +102,7 @@ def enable(name: NameArgument) -> None:
     """Let a user in again."""
     with friendly_errors(nothing=NOTHING), open_desk() as desk:
         desk.change(name, disabled=False)
-        _say(f"{name} may log in again.")
+        say(f"{name} may log in again.")
 
 
 def link(
@@ -120,7 +120,3 @@ def _password(*, from_stdin: bool) -> str:
         return sys.stdin.read().removesuffix("\n").removesuffix("\r")
     given: str = typer.prompt("Password", hide_input=True, confirmation_prompt="Password, again")
     return given
-
-
-def _say(text: str) -> None:
-    output.print(text, markup=False, highlight=False, soft_wrap=True)

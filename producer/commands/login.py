@@ -9,7 +9,8 @@ import typer
 
 from farm.errors import ConfigurationError, FarmError
 from farm.record import find_farm, forget_farm, record_farm, record_token
-from producer.commands import JsonOption, friendly_errors, output, print_json
+from producer.client.errors import FarmUnreachableError, NotLoggedInError
+from producer.commands.terms import JsonOption, friendly_errors, print_json, say
 
 TIMEOUT_SECONDS = 30
 
@@ -56,7 +57,7 @@ def login(
         record_farm(address)
         print_json({"url": address, "name": who["name"], "role": who["role"]}, only_if=as_json)
         if not as_json:
-            output.print(f"Logged in to {address} as {who['name']} ({who['role']}).", markup=False, highlight=False)
+            say(f"Logged in to {address} as {who['name']} ({who['role']}).")
 
 
 def logout(url: UrlArgument = None, as_json: JsonOption = False) -> None:
@@ -66,7 +67,7 @@ def logout(url: UrlArgument = None, as_json: JsonOption = False) -> None:
         forget_farm(address)
         print_json({"url": address}, only_if=as_json)
         if not as_json:
-            output.print(f"The token for {address} is forgotten.", markup=False, highlight=False)
+            say(f"The token for {address} is forgotten.")
 
 
 def _address(url: str | None) -> str:
@@ -83,7 +84,8 @@ def _who(address: str, token: str) -> dict[str, str]:
     with _client(address) as http:
         answer = _send(http, "GET", "/api/v1/me", headers={"Authorization": f"Bearer {token}"})
     if answer.status_code == httpx.codes.UNAUTHORIZED:
-        raise FarmError("The farm does not know this token, or it has ended. Make another one on the page Account.")
+        message = "The farm does not know this token, or it has ended. Make another one on the page Account."
+        raise NotLoggedInError(answer.status_code, message)
     if answer.is_error or "json" not in answer.headers.get("content-type", ""):
         raise FarmError(f"{address} answers, but not as a farm does (HTTP {answer.status_code}).")
     who: dict[str, str] = answer.json()
@@ -97,7 +99,7 @@ def _make_token(address: str, name: str, password: str) -> str:
         if entered.status_code == httpx.codes.TOO_MANY_REQUESTS:
             raise FarmError(f"Too many wrong passwords; try again in {entered.headers.get('Retry-After', '300')} s.")
         if not entered.is_redirect:
-            raise FarmError("This name and password do not match.")
+            raise NotLoggedInError(entered.status_code, "This name and password do not match.")
         made = _send(http, "POST", "/api/v1/tokens", json={"name": f"farm login on {socket.gethostname()}"[:60]})
         _send(http, "POST", "/logout")
     if made.is_error:
@@ -113,7 +115,7 @@ def _send(http: httpx.Client, method: str, path: str, **arguments: object) -> ht
     try:
         return http.request(method, path, **arguments)  # type: ignore[arg-type]
     except httpx.TransportError as error:
-        raise FarmError(f"No farm answers at {http.base_url} ({error}).") from error
+        raise FarmUnreachableError(f"No farm answers at {http.base_url} ({error}).") from error
 
 
 def _from_stdin() -> str:

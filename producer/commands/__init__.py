@@ -1,0 +1,1 @@
+"""The user's commands: clients of the HTTP API and nothing else, from any machine."""

@@ -1,0 +1,184 @@
+"""Commands about jobs: list, show, and what one does to them."""
+
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from farm.errors import ConflictError, NotFoundError
+from producer.client.sync import Farm, Job
+from producer.commands.terms import (
+    Exit,
+    JobArgument,
+    JobsArgument,
+    JsonOption,
+    duration,
+    friendly_errors,
+    moment,
+    output,
+    plain,
+    print_json,
+    say,
+    warn,
+)
+
+NOTHING = "Nothing was changed."
+
+
+def jobs(
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many, counted from the newest.")] = 20,
+    state: Annotated[
+        str | None, typer.Option(help="Only those that are queued, running, completed, failed or cancelled.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the newest jobs."""
+    with friendly_errors(nothing="Nothing was listed."), Farm() as farm:
+        found = farm.jobs(limit, state)
+        if as_json:
+            print_json([job.data for job in found])
+            return
+        table = Table("Job", "Name", "State", "Images", "Done", "Failed", "Submitted")
+        for job in found:
+            counts = job.counts
+            row = (job.id, escape(plain(job.name)), _state(job), counts.total, counts.completed, counts.failed)
+            table.add_row(*map(str, row), moment(job.data["created_at"]))
+        output.print(table)
+
+
+def show(job_id: JobArgument, as_json: JsonOption = False) -> None:
+    """Show one job: its state, its counts, and why images failed."""
+    with friendly_errors(), Farm() as farm:
+        job = farm.job(job_id)
+        if as_json:
+            print_json(job.data)
+            return
+        counts = job.counts
+        output.print(f"Job {job.id}  {escape(plain(job.name))}", highlight=False, style="bold")
+        said = f"{_state(job)}, pipeline {job.pipeline}, priority {job.priority}, by {plain(job.owner)}, "
+        say(said + f"submitted {moment(job.data['created_at'])}")
+        say(
+            f"{counts.completed} of {counts.total} images done, {counts.failed} failed, "
+            f"{counts.cancelled} cancelled, {counts.pending} to come"
+        )
+        if job.seconds_left is not None:
+            say(f"about {duration(job.seconds_left)} left")
+        for message, count in job.errors.items():
+            output.print(f"{count} x {escape(plain(message))}", highlight=False, style="red")
+        say(job.url)
+
+
+def cancel(job_ids: JobsArgument, as_json: JsonOption = False) -> None:
+    """Cancel jobs. Pictures that are finished are kept."""
+    _each(
+        job_ids,
+        Job.cancel,
+        lambda job: f"Job {job.id} is cancelled; {job.counts.completed} pictures are kept.",
+        as_json=as_json,
+    )
+
+
+def pause(job_ids: JobsArgument, as_json: JsonOption = False) -> None:
+    """Let no further batch of jobs begin; what is being rendered is finished."""
+    _each(
+        job_ids,
+        Job.pause,
+        lambda job: f"Job {job.id} pauses; {job.counts.pending} pictures are to come.",
+        as_json=as_json,
+    )
+
+
+def resume(job_ids: JobsArgument, as_json: JsonOption = False) -> None:
+    """Go on with paused jobs, or let the rest of a test run follow."""
+    _each(
+        job_ids,
+        Job.resume,
+        lambda job: f"Job {job.id} goes on; {job.counts.pending} pictures are to come.",
+        as_json=as_json,
+    )
+
+
+def retry(job_ids: JobsArgument, as_json: JsonOption = False) -> None:
+    """Render the failed images of jobs again."""
+    _each(
+        job_ids,
+        Job.retry,
+        lambda job: f"Job {job.id}: {job.data['retried']} images are rendered again.",
+        as_json=as_json,
+    )
+
+
+def change(
+    job_ids: JobsArgument,
+    priority: Annotated[int | None, typer.Option(help="0 to 100; higher goes first.")] = None,
+    name: Annotated[str | None, typer.Option(help="Another name.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Give jobs another priority or another name."""
+    if priority is None and name is None:
+        raise typer.BadParameter("give --priority or --name")
+    _each(
+        job_ids,
+        lambda job: job.change(priority=priority, name=name),
+        lambda job: f"Job {job.id}: {plain(job.name)}, priority {job.priority}.",
+        as_json=as_json,
+    )
+
+
+def delete(
+    job_ids: JobsArgument,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete jobs that have ended, with all their pictures. There is no way back."""
+    if not yes:
+        if not sys.stdin.isatty():
+            raise typer.BadParameter("pictures are gone for good; confirm with --yes", param_hint="JOB...")
+        typer.confirm(f"Delete {len(job_ids)} job(s) with all their pictures for good?", abort=True)
+
+    def remove(job: Job) -> Job:
+        job.delete()
+        return job
+
+    _each(
+        job_ids,
+        remove,
+        lambda job: f"Job {job.id} is deleted.",
+        as_json=as_json,
+        document=lambda job: {"id": job.id, "deleted": True},
+    )
+
+
+def _state(job: Job) -> str:
+    return f"{job.state} (paused)" if job.is_paused else job.state
+
+
+def _each(
+    job_ids: list[int],
+    act: Callable[[Job], Job],
+    said: Callable[[Job], str],
+    *,
+    as_json: bool,
+    document: Callable[[Job], Any] = lambda job: job.data,
+) -> None:
+    """Do something to each job, and say what became of it; one that refuses does not keep the others from it."""
+    documents, refused = [], False
+    with friendly_errors(nothing=NOTHING), Farm() as farm:
+        for job_id in job_ids:
+            try:
+                job = act(farm.job(job_id))
+            except (NotFoundError, ConflictError) as error:
+                if len(job_ids) == 1:
+                    raise
+                refused = True
+                warn(f"error: {error}", "red")
+                continue
+            documents.append(document(job))
+            if not as_json:
+                say(said(job))
+        print_json(documents[0] if len(job_ids) == 1 else documents, only_if=as_json)
+    if refused:
+        raise typer.Exit(Exit.FAILED)

@@ -1,0 +1,131 @@
+"""What all commands have in common: how they print, how they fail, and options that mean the same everywhere."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from enum import IntEnum
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from farm.errors import FarmError, InvalidSubmissionError
+from producer.client.errors import FarmUnreachableError, NotAllowedError, NotLoggedInError
+from producer.client.sync import Farm
+
+
+class Exit(IntEnum):
+    """Exit statuses of all commands, as docs/cli.md lists them."""
+
+    DONE = 0
+    FAILED = 1
+    """The job ended with failed images or was cancelled, or whatever has no status of its own."""
+    REFUSED = 2
+    """Input that was refused, and nothing was submitted; also a wrong command line."""
+    UNREACHABLE = 3
+    """No farm answers."""
+    NOT_ALLOWED = 4
+    """Not logged in, or not allowed."""
+    INTERRUPTED = 130
+    """Ctrl-C: a job that was waited for goes on."""
+
+
+output = Console()
+messages = Console(stderr=True)
+
+
+def complete_jobs(incomplete: str) -> list[tuple[str, str]]:
+    """The newest jobs, for the shell; none if no farm answers at once."""
+    try:
+        with Farm(patience_seconds=0) as farm:
+            found = farm.jobs(50)
+    except FarmError:
+        return []
+    return [(str(job.id), f"{job.state}  {job.name}") for job in found if str(job.id).startswith(incomplete)]
+
+
+def complete_pipelines(incomplete: str) -> list[str]:
+    """The catalog's pipelines, for the shell."""
+    try:
+        with Farm(patience_seconds=0) as farm:
+            names = [entry["name"] for entry in farm.pipelines()]
+    except FarmError:
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+JobArgument = Annotated[
+    int,
+    typer.Argument(metavar="JOB", help="Number of the job, as `farm jobs` lists it.", autocompletion=complete_jobs),
+]
+JobsArgument = Annotated[
+    list[int], typer.Argument(metavar="JOB...", help="Numbers of jobs.", autocompletion=complete_jobs)
+]
+
+
+def print_json(document: object, *, only_if: bool = True) -> None:
+    """One JSON document on standard output."""
+    if only_if:
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+
+def say(text: str) -> None:
+    """A line on standard output, as it is."""
+    output.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def warn(text: str, style: str | None = None) -> None:
+    """A line on standard error, as it is."""
+    messages.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def plain(text: str) -> str:
+    """Text of strangers for a terminal: no control characters."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def moment(text: str | None) -> str:
+    """A time of the API for people, in the time of this machine."""
+    return "" if text is None else datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people: ``2 h 5 min``."""
+    if seconds is None:
+        return "unknown"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s" if whole < 600 else f"{whole // 60} min"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+@contextmanager
+def friendly_errors(filename: str | None = None, nothing: str = "Nothing was submitted.") -> Iterator[None]:
+    """Print the farm's errors for a person, and exit with the status that ``Exit`` gives them.
+
+    ``nothing`` says what did not happen when input was refused.
+    """
+    try:
+        yield
+    except InvalidSubmissionError as error:
+        for problem in error.problems:
+            where = f"{filename}: " if filename and problem.line is not None else ""
+            warn(f"error: {where}{problem}", "red")
+        if error.total > len(error.problems):
+            warn(f"... and {error.total - len(error.problems)} more")
+        warn(nothing)
+        raise typer.Exit(Exit.REFUSED) from None
+    except FarmError as error:
+        warn(f"error: {error}", "red")
+        raise typer.Exit(_status(error)) from None
+
+
+def _status(error: FarmError) -> Exit:
+    if isinstance(error, FarmUnreachableError):
+        return Exit.UNREACHABLE
+    return Exit.NOT_ALLOWED if isinstance(error, NotAllowedError | NotLoggedInError) else Exit.FAILED
