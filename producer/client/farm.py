@@ -105,11 +105,17 @@ class AsyncFarm:
         The table is a pandas or polars data frame, or a list of dicts. Images know their ``row``, the job its
         ``table``. Raises InvalidSubmissionError (its lines are rows, counted from 1) and TableError.
         """
+        mapped = Mapped(function, table)
+        return await self.submit_mapped(mapped, mapped.parameters(), idempotency_key, **parameters)
+
+    async def submit_mapped(
+        self, mapped: Mapped, rows: Rows, idempotency_key: str | None, **parameters: "Unpack[Parameters]"
+    ) -> AsyncJob:
+        """The same for rows that were made of a table."""
         for name in ("templates", "first"):
             if name in parameters:
                 raise TableError(f"With {name} not every row has as many images; leave it out, or use farm.submit.")
-        mapped = Mapped(function, table)
-        job = await self.submit(rows=mapped.parameters(), idempotency_key=idempotency_key, **parameters)
+        job = await self.submit(rows=rows, idempotency_key=idempotency_key, **parameters)
         mapped.submitted(job.counts.total)
         return job.with_table(mapped)
 
