@@ -9,6 +9,8 @@ from flask import Blueprint, Response, request
 from sqlalchemy import Engine, select
 
 from dashboard.api.jobs import job_json
+from dashboard.api.operations import EVENT_STREAM, describe
+from dashboard.api.schemas.farm import FarmEventsQuery, JobEventsQuery
 from dashboard.context import Context, context
 from dashboard.live import Event, stream
 from dashboard.queries.jobs import get_job
@@ -19,12 +21,14 @@ from farm.models import Job
 blueprint = Blueprint("api_events", __name__)
 
 EVENTS_AT_ONCE = 500
+RESUME = {"Last-Event-ID": "Go on after the event with this id."}
 #: Told at most once a second, and not again: how far a job is.
 PROGRESS = "progress"
 _MAX = 2**63 - 1
 
 
 @blueprint.get("/jobs/<int:job_id>/events")
+@describe("events", {200: EVENT_STREAM}, query=JobEventsQuery, headers=RESUME)
 def of_job(job_id: int) -> Response:
     """Events of a job, from its first one, or after the one that ``Last-Event-ID`` or ``after`` names."""
     farm = context()
@@ -53,6 +57,7 @@ def of_job(job_id: int) -> Response:
 
 
 @blueprint.get("/events")
+@describe("events", {200: EVENT_STREAM}, query=FarmEventsQuery, headers=RESUME)
 def of_farm() -> Response:
     """Events of all jobs, from now on, or after the one that ``Last-Event-ID`` or ``after`` names."""
     farm = context()

@@ -6,7 +6,9 @@ from http import HTTPStatus
 from flask import Blueprint, Response, jsonify, request, url_for
 from werkzeug.exceptions import ServiceUnavailable
 
-from dashboard.api.submission import read_json_object
+from dashboard.api.bodies import read_json_object
+from dashboard.api.operations import Media, describe
+from dashboard.api.schemas.farm import InputBody, InputDocument
 from dashboard.context import context
 from farm.errors import InvalidSubmissionError, NotFoundError, Problem
 from producer.fetching import fetch_picture
@@ -14,12 +16,17 @@ from producer.inputs import StoredInput, accept_input, find_input
 
 blueprint = Blueprint("api_inputs", __name__)
 
+FILE = Media(
+    "multipart/form-data",
+    {"type": "object", "required": ["file"], "properties": {"file": {"type": "string", "format": "binary"}}},
+)
 #: Pictures that are fetched at once: each may take time and memory.
 MAX_FETCHES = 4
 _fetches = threading.BoundedSemaphore(MAX_FETCHES)
 
 
 @blueprint.post("/inputs")
+@describe("inputs", {201: InputDocument}, body=(InputBody, Media("application/octet-stream"), FILE))
 def create() -> tuple[Response, int]:
     """Store a picture: the body, the part ``file`` of a form, or what lies at a ``url``. The same bytes only once."""
     if request.mimetype == "application/json":
@@ -32,6 +39,7 @@ def create() -> tuple[Response, int]:
 
 
 @blueprint.get("/inputs/<ref>")
+@describe("inputs", {200: InputDocument})
 def show(ref: str) -> Response:
     """Whether a picture is in the store."""
     stored = find_input(context().engine, ref)
@@ -48,7 +56,7 @@ def _accept(data: bytes) -> tuple[Response, int]:
 
 def _fetched() -> bytes:
     """The picture at the address that the body names. Raises InvalidSubmissionError, ServiceUnavailable."""
-    body = read_json_object()
+    body = read_json_object(InputBody)
     if not isinstance(url := body.pop("url", None), str) or body:
         raise InvalidSubmissionError([Problem("url", 'must be all that the body holds: {"url": "https://..."}')])
     if not _fetches.acquire(blocking=False):

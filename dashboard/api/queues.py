@@ -4,6 +4,8 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
+from dashboard.api.operations import describe
+from dashboard.api.schemas.farm import Metrics, MetricsQuery, Queues
 from dashboard.arguments import one_of
 from dashboard.context import context
 from dashboard.hints import hints
@@ -16,6 +18,7 @@ blueprint = Blueprint("api_queues", __name__)
 
 
 @blueprint.get("/queues")
+@describe("workers", {200: Queues})
 def index() -> Response:
     """All queues that have work or a live worker."""
     farm = context()
@@ -24,6 +27,7 @@ def index() -> Response:
 
 
 @blueprint.get("/metrics")
+@describe("workers", {200: Metrics}, query=MetricsQuery)
 def past() -> Response:
     """The last hour, day or week (``hours``), as one list per series over the times in ``start``."""
     hours = one_of("hours", PLOT_STEPS)

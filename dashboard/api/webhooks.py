@@ -1,43 +1,37 @@
 """Webhooks: make, change, test; what was delivered, and sending it again."""
 
-from datetime import UTC, datetime
+from datetime import UTC
 from http import HTTPStatus
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, url_for
 from werkzeug.exceptions import Forbidden
 
-from dashboard.api.bodies import Body, read_body
-from dashboard.arguments import integer, page_size, state
+from dashboard.api.bodies import read_body
+from dashboard.api.operations import describe, read_query
+from dashboard.api.schemas.people import (
+    Deliveries,
+    DeliveriesQuery,
+    DeliveryDocument,
+    ReplayBody,
+    Replayed,
+    WebhookBody,
+    WebhookChanges,
+    WebhookDocument,
+    Webhooks,
+)
 from dashboard.auth import identity, refuse_beyond_scope
 from dashboard.context import context
 from dashboard.queries.webhooks import DeliveryView, get_delivery, get_webhook, list_deliveries, list_webhooks
 from farm import webhooks
 from farm.models import Webhook
 from farm.roles import Role
-from farm.states import DeliveryState
 
 blueprint = Blueprint("api_webhooks", __name__)
 
 
-class _NewWebhook(Body):
-    url: str
-    kinds: list[str] | None = None
-    all_jobs: bool = False
-
-
-class _WebhookChanges(Body):
-    url: str | None = None
-    kinds: list[str] | None = None
-    all_jobs: bool | None = None
-    enabled: bool | None = None
-
-
-class _Replay(Body):
-    since: datetime
-
-
 @blueprint.get("/webhooks")
+@describe("webhooks", {200: Webhooks})
 def index() -> Response:
     """One's own webhooks; administrators see everybody's."""
     found = list_webhooks(context().engine, identity())
@@ -45,9 +39,10 @@ def index() -> Response:
 
 
 @blueprint.post("/webhooks")
+@describe("webhooks", {201: WebhookDocument}, body=WebhookBody)
 def create() -> Response:
     """Tell an address of what happens to one's jobs: ``url``, ``kinds`` (all by default), ``all_jobs``."""
-    farm, given = context(), read_body(_NewWebhook)
+    farm, given = context(), read_body(WebhookBody)
     require_all_jobs_may_be_heard(given.all_jobs)
     webhook = webhooks.add_webhook(
         farm.engine, identity().name, given.url, farm.settings.reachable_hosts, given.kinds, all_jobs=given.all_jobs
@@ -59,15 +54,17 @@ def create() -> Response:
 
 
 @blueprint.get("/webhooks/<int:webhook_id>")
+@describe("webhooks", {200: WebhookDocument})
 def show(webhook_id: int) -> Response:
     """One webhook."""
     return jsonify(webhook_json(_webhook(webhook_id)))
 
 
 @blueprint.patch("/webhooks/<int:webhook_id>")
+@describe("webhooks", {200: WebhookDocument}, body=WebhookChanges)
 def change(webhook_id: int) -> Response:
     """Change ``url``, ``kinds``, ``all_jobs`` or ``enabled``."""
-    farm, given = context(), read_body(_WebhookChanges)
+    farm, given = context(), read_body(WebhookChanges)
     _webhook(webhook_id)
     require_all_jobs_may_be_heard(given.all_jobs)
     webhooks.change_webhook(
@@ -77,6 +74,7 @@ def change(webhook_id: int) -> Response:
 
 
 @blueprint.delete("/webhooks/<int:webhook_id>")
+@describe("webhooks", {204: None})
 def delete(webhook_id: int) -> tuple[str, int]:
     """Forget a webhook with its deliveries."""
     _webhook(webhook_id)
@@ -85,6 +83,7 @@ def delete(webhook_id: int) -> tuple[str, int]:
 
 
 @blueprint.post("/webhooks/<int:webhook_id>/secret")
+@describe("webhooks", {200: WebhookDocument})
 def rotate(webhook_id: int) -> Response:
     """A new secret; for a day messages are signed with the one before, too."""
     _webhook(webhook_id)
@@ -93,6 +92,7 @@ def rotate(webhook_id: int) -> Response:
 
 
 @blueprint.post("/webhooks/<int:webhook_id>/test")
+@describe("webhooks", {202: DeliveryDocument})
 def test(webhook_id: int) -> tuple[Response, int]:
     """Send an event of the kind ``webhook.test``; 409 if the webhook is disabled."""
     _webhook(webhook_id)
@@ -100,17 +100,18 @@ def test(webhook_id: int) -> tuple[Response, int]:
 
 
 @blueprint.get("/webhooks/<int:webhook_id>/deliveries")
+@describe("webhooks", {200: Deliveries}, query=DeliveriesQuery)
 def deliveries(webhook_id: int) -> Response:
     """What was sent or is to be, the newest first; ``next`` is the ``before`` of the next page."""
     _webhook(webhook_id)
-    page = list_deliveries(
-        context().engine, webhook_id, page_size(50), integer("before"), state("state", DeliveryState)
-    )
+    asked = read_query(DeliveriesQuery)
+    page = list_deliveries(context().engine, webhook_id, asked.limit, asked.before, asked.state)
     told = [delivery_json(view) for view in page.entries]
     return jsonify({"deliveries": told, "next": page.entries[-1].delivery.id if page.more else None})
 
 
 @blueprint.post("/webhooks/<int:webhook_id>/deliveries/<int:delivery_id>/replay")
+@describe("webhooks", {202: DeliveryDocument})
 def replay(webhook_id: int, delivery_id: int) -> tuple[Response, int]:
     """Send one again, now; 409 if the webhook is disabled."""
     _webhook(webhook_id)
@@ -119,10 +120,11 @@ def replay(webhook_id: int, delivery_id: int) -> tuple[Response, int]:
 
 
 @blueprint.post("/webhooks/<int:webhook_id>/replay")
+@describe("webhooks", {202: Replayed}, body=ReplayBody)
 def replay_failed(webhook_id: int) -> tuple[Response, int]:
     """Send again what failed of the events ``since`` a time; ``replayed`` says how many. 409 if it is disabled."""
     _webhook(webhook_id)
-    since = read_body(_Replay).since
+    since = read_body(ReplayBody).since
     replayed = webhooks.replay_failed(
         context().engine, webhook_id, since if since.tzinfo else since.replace(tzinfo=UTC)
     )

@@ -12,7 +12,7 @@ from dashboard.context import context
 from dashboard.pages.gallery import gallery_of, viewer_of
 from dashboard.queries.activities import job_activities
 from dashboard.queries.images import covers, ended_since, get_image
-from dashboard.queries.jobs import get_job, jobs_named, list_jobs, owners
+from dashboard.queries.jobs import JobFilter, get_job, jobs_named, list_jobs, owners
 from dashboard.queries.watching import Watched, watch_job
 from dashboard.steering import Action, Outcome, action_named, renaming, steer
 from farm.roles import Role
@@ -135,7 +135,8 @@ def jobs_page() -> dict[str, object]:
     farm = context()
     before = integer("before")
     filters = {"state": state("state", JobState), "owner": text("owner"), "words": text("words")}
-    page = list_jobs(farm.engine, farm.board, JOBS_PER_PAGE, before, **filters)  # type: ignore[arg-type]
+    wanted = JobFilter(state("state", JobState), text("owner"), words=text("words"))
+    page = list_jobs(farm.engine, farm.board, JOBS_PER_PAGE, before, wanted)
     return {
         "views": page.entries,
         "covers": covers(farm.engine, page.entries),
