@@ -21,10 +21,14 @@ class Body(BaseModel):
 AnyBody = TypeVar("AnyBody", bound=Body)
 
 
-def read_body(model: type[AnyBody]) -> AnyBody:
-    """The JSON body; an empty one says nothing. Raises InvalidSubmissionError, BadRequest, UnsupportedMediaType."""
-    data = request.get_data(cache=False) or b"{}"
-    _require_json(data)
+def read_body(model: type[AnyBody], *, required: bool = True) -> AnyBody:
+    """The JSON body; none says nothing where it is not required. Raises InvalidSubmissionError, BadRequest,
+    UnsupportedMediaType.
+    """
+    data = request.get_data(cache=False)
+    if not data and not required:
+        return model()
+    _require_json()
     body = parse_object(data)
     g.pointer = lambda problem: pointer(*problem.field.split(".")) if problem.field.split(".")[0] in body else None
     try:
@@ -40,7 +44,7 @@ def read_json_object(model: type[BaseModel] | None = None) -> Json:
     that is left to the reader. Raises InvalidSubmissionError, BadRequest, UnsupportedMediaType.
     """
     data = request.get_data(cache=False)
-    _require_json(data)
+    _require_json()
     body = parse_object(data)
     g.pointer = lambda problem: pointer(problem.field) if problem.field in body else None
     if model is not None:
@@ -86,9 +90,11 @@ def _place(loc: tuple[int | str, ...]) -> tuple[int | None, str]:
     names = [step for step in loc if isinstance(step, str)]
     if len(loc) > 1 and loc[0] in ("prompts", "rows") and isinstance(loc[1], int):
         return loc[1] + 1, "prompt" if loc[0] == "prompts" else (names[1] if len(names) > 1 else "rows")
+    if loc and loc[0] == "filter" and len(names) > 1:
+        return None, names[1]
     return None, names[0] if names else "body"
 
 
-def _require_json(data: bytes) -> None:
-    if data != b"{}" and request.mimetype != "application/json":
+def _require_json() -> None:
+    if request.mimetype != "application/json":
         raise UnsupportedMediaType("Send application/json.")

@@ -154,7 +154,7 @@ def _query(operation: Operation) -> Iterator[Json]:
     whole = operation.query.model_json_schema(ref_template=REFERENCE)
     for name, schema in whole["properties"].items():
         schema.pop("title", None)
-        parameter = {"name": name, "in": "query", "required": name in whole.get("required", [])}
+        parameter = {"name": name, "in": "query", "required": False, "allowEmptyValue": True}
         if told := schema.pop("description", None):
             parameter["description"] = told
         yield {**parameter, "schema": _without_null(schema)}

@@ -145,6 +145,8 @@ def delete(job_id: int) -> tuple[str, int] | Response:
 def actions() -> Response:
     """Do one thing to many jobs: ``action`` (pause, resume, cancel, retry, priority, delete), ``jobs``."""
     body = read_json_object(ActionBody)
+    if body.get("priority") is not None:
+        action_named("priority", body["priority"])
     action, numbers = action_named(body.get("action"), body.get("priority")), body.get("jobs")
     if not isinstance(numbers, list) or not all(type(number) is int and 0 <= number <= MAX_ID for number in numbers):
         raise InvalidSubmissionError([Problem("jobs", "must be a list of their numbers")])

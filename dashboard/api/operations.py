@@ -6,6 +6,7 @@ route that takes JSON, a form and a stream alike. What is left is small.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from types import UnionType
 from typing import Annotated, Any, TypeVar, get_args
@@ -30,8 +31,17 @@ def _digits(value: object) -> object:
     return value
 
 
+def _written_out(value: object) -> object:
+    """Numbers are no times: nobody can tell seconds from milliseconds."""
+    if isinstance(value, str) and "-" not in value[1:]:
+        raise ValueError("must be a time such as 2026-11-25T09:00:00Z")
+    return value
+
+
 Whole = Annotated[int, BeforeValidator(_digits)]
 """A whole number in an address."""
+Moment = Annotated[datetime, BeforeValidator(_written_out)]
+"""A time in an address, ISO 8601."""
 Number = Annotated[Whole, Field(ge=0, le=MAX_NUMBER)]
 """A number of a row."""
 
@@ -96,8 +106,8 @@ AnyQuery = TypeVar("AnyQuery", bound=Query)
 
 
 def read_query(model: type[AnyQuery]) -> AnyQuery:
-    """The query string; raises InvalidSubmissionError with what each parameter must be."""
-    given = {name: request.args[name] for name in model.model_fields if name in request.args}
+    """The query string; raises InvalidSubmissionError with what each parameter must be. An empty one says nothing."""
+    given = {name: request.args[name] for name in model.model_fields if request.args.get(name)}
     try:
         return model.model_validate(given)
     except ValidationError as error:
@@ -121,6 +131,8 @@ def _must_be(info: FieldInfo) -> str:
     bounds = [*info.metadata, *(part for kind in kinds for part in _metadata(kind))]
     low = next((bound.ge for bound in bounds if isinstance(bound, Ge)), 0)
     high = next((bound.le for bound in bounds if isinstance(bound, Le)), MAX_NUMBER)
+    if datetime in kinds or any(datetime in get_args(kind) for kind in kinds):
+        return "must be a time such as 2026-11-25T09:00:00Z"
     if int in kinds or any(int in get_args(kind) for kind in kinds):
         return f"must be a whole number from {low} to {high}"
     return info.description or "cannot be read"

@@ -139,7 +139,7 @@ def patch_user(user_id: int) -> Response:
 def create_link() -> Response:
     """A link that logs in once: whoever asks, or for administrators another user."""
     require_unrestricted()
-    given, who = read_body(LinkBody), identity()
+    given, who = read_body(LinkBody, required=False), identity()
     user = who if given.user in (None, who.name) else _another(given.user or "")
     secret = make_link(context().engine, user.user_id, by=who.name)
     url = url_for("login.enter", token=secret, _external=True)

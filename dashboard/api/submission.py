@@ -84,9 +84,11 @@ def json_pointer(body: Json, problem: Problem) -> str | None:
     if problem.line is None:
         return pointer(problem.field) if problem.field in body else None
     place = problem.line - 1
-    if "rows" not in body:
+    if not body.get("rows"):
         return pointer("prompts", place)
-    return pointer("rows", place, problem.field) if problem.field in body["rows"][place] else pointer("rows", place)
+    row = body["rows"][place]
+    known = isinstance(row, dict) and problem.field in row
+    return pointer("rows", place, problem.field) if known else pointer("rows", place)
 
 
 def _read_json() -> Sent:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from dashboard.api.bodies import Body
-from dashboard.api.operations import Document, Number, Query, Whole
+from dashboard.api.operations import Document, Moment, Number, Query, Whole
 from dashboard.queries.paging import MAX_ID
 from dashboard.steering import MAX_JOBS
 from farm.models import MAX_TAGS
@@ -27,8 +27,8 @@ class JobsQuery(Query):
     owner: Text | None = None
     pipeline: Text | None = None
     q: Text | None = Field(default=None, description="part of the name")
-    since: datetime | None = Field(default=None, description="submitted at this time (ISO 8601) or later")
-    until: datetime | None = Field(default=None, description="submitted before this time (ISO 8601)")
+    since: Moment | None = Field(default=None, description="submitted at this time (ISO 8601) or later")
+    until: Moment | None = Field(default=None, description="submitted before this time (ISO 8601)")
 
 
 class Counts(Document):
@@ -180,7 +180,7 @@ ImageDocument = cast(
         "Image",
         __base__=_ImageDocument,
         **{
-            name: (Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation, None)
+            name: ((Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation) | None, None)  # type: ignore[operator]
             for name, info in ImageParameters.model_fields.items()
         },  # type: ignore[call-overload]
     ),

@@ -1,8 +1,9 @@
 """What a submission says, as JSON: the fields of ``farm.spec`` under all their names, and the prompts or rows."""
 
-from typing import Annotated, Any, cast
+from types import UnionType
+from typing import Annotated, Any, Union, cast, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from dashboard.api.operations import Document, Media, Query
 from farm.spec import INPUT_FIELDS, MAX_PROMPT_CHARACTERS, ImageParameters, JobSpec
@@ -27,8 +28,20 @@ def _field(name: str) -> Any:
     if name in INPUT_FIELDS:
         return _PICTURE | None
     info = JobSpec.model_fields.get(name) or ImageParameters.model_fields[name]
-    parts = tuple(info.metadata)
-    return Annotated[(info.annotation, *parts)] if parts else info.annotation
+    return _as_json(Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation)
+
+
+def _as_json(kind: Any) -> Any:
+    """A type as JSON writes it: where a validator turns other things into it, those other things."""
+    if get_origin(kind) is Annotated:
+        _, *parts = get_args(kind)
+        for part in parts:
+            if isinstance(part, BeforeValidator):
+                return part.json_schema_input_type
+        return kind
+    if get_origin(kind) in (Union, UnionType):
+        return Union[tuple(_as_json(one) for one in get_args(kind))]  # noqa: UP007 - of a list that is computed
+    return kind
 
 
 def _fields(names: tuple[str, ...]) -> dict[str, Any]:
