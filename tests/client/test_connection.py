@@ -183,7 +183,7 @@ def test_who_asks_wrongly_is_told_what_to_do(running: RunningFarm, engine: Engin
 
 
 def test_waiting_survives_a_restart_of_the_dashboard(running: RunningFarm, farm: Farm) -> None:
-    job = farm.submit(["a long fox"], **{**SMALL, "steps": 400, "size": "256x256"})
+    job = farm.submit(["a long fox"], **{**SMALL, "steps": 200, "size": "256x256"})
     seen: list[int] = []
     problems: list[FarmError] = []
 
