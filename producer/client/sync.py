@@ -2,6 +2,7 @@
 
 import builtins
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -188,6 +189,7 @@ class Job(JobFields):
 
     def __init__(self, job: AsyncJob) -> None:
         self._job = job
+        self._live: Future[None] | None = None
 
     @property
     @override
@@ -308,7 +310,7 @@ class Job(JobFields):
         place = Place()
         place.show(self._repr_html_(), repr(self))
         if not self.has_ended:
-            begin(partial(self._job.show_live, place))
+            self._live = begin(partial(self._job.show_live, place))
 
 
 class Image(ImageFields):
