@@ -16,7 +16,7 @@ from dashboard.queries.jobs import JobView, get_job, job_errors, list_jobs
 from dashboard.queries.paging import MAX_ID
 from dashboard.steering import action_named, steer
 from dashboard.submitting import submit
-from farm.control import cancel_job, change_job, pause_job, resume_job, retry_failed
+from farm.control import cancel_job, change_job, delete_job, pause_job, resume_job, retry_failed
 from farm.errors import InvalidSubmissionError, Problem
 from farm.states import JobState
 
@@ -107,9 +107,19 @@ def retry(job_id: int) -> Response:
     return jsonify({**job_json(get_job(farm.engine, farm.board, job_id)), "retried": retried})
 
 
+@blueprint.delete("/jobs/<int:job_id>")
+def delete(job_id: int) -> tuple[str, int] | Response:
+    """Delete a job that has ended, with its pictures; there is no way back."""
+    farm = context()
+    require_steering(get_job(farm.engine, farm.board, job_id).job)
+    if not delete_job(farm.engine, job_id, farm.settings.lease_seconds, identity().name):
+        return problem(HTTPStatus.CONFLICT, f"Job {job_id} has not ended. Cancel it first, then delete it.")
+    return "", HTTPStatus.NO_CONTENT
+
+
 @blueprint.post("/jobs/actions")
 def actions() -> Response:
-    """Do one thing to many jobs: ``action`` (pause, resume, cancel, retry, priority), ``jobs``, ``priority``."""
+    """Do one thing to many jobs: ``action`` (pause, resume, cancel, retry, priority, delete), ``jobs``."""
     body = read_json_object()
     action, numbers = action_named(body.get("action"), body.get("priority")), body.get("jobs")
     if not isinstance(numbers, list) or not all(type(number) is int and 0 <= number <= MAX_ID for number in numbers):

@@ -2,13 +2,12 @@
 
 from dataclasses import asdict
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any
 
-from flask import Blueprint, Response, jsonify, request, url_for
-from pydantic import BaseModel, ConfigDict, ValidationError
+from flask import Blueprint, Response, jsonify, url_for
 from werkzeug.exceptions import Forbidden
 
-from dashboard.api.submission import read_json_object
+from dashboard.api.bodies import Body, read_body
 from dashboard.auth import identity, may, require_unrestricted, requires
 from dashboard.context import context
 from dashboard.queries.people import get_user, list_tokens
@@ -34,11 +33,7 @@ from producer.quotas import usage
 blueprint = Blueprint("api_people", __name__)
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class _NewToken(_Body):
+class _NewToken(Body):
     name: str
     scopes: list[str] | None = None
     days: int | None = None
@@ -48,23 +43,20 @@ class _NewToken(_Body):
     largest_job: int | None = None
 
 
-class _NewUser(_Body):
+class _NewUser(Body):
     name: str
     role: str
     password: str | None = None
 
 
-class _UserChanges(_Body):
+class _UserChanges(Body):
     role: str | None = None
     password: str | None = None
     disabled: bool | None = None
 
 
-class _NewLink(_Body):
+class _NewLink(Body):
     user: str | None = None
-
-
-Body = TypeVar("Body", bound=_Body)
 
 
 @blueprint.get("/me")
@@ -96,7 +88,7 @@ def tokens() -> Response:
 def create_token() -> Response:
     """Make a token for whoever asks. This answer is the only one that ever shows it."""
     require_unrestricted()
-    who, given = identity(), _read(_NewToken)
+    who, given = identity(), read_body(_NewToken)
     limits = Limits(given.requests_per_minute, given.images_per_day, given.concurrent_images, given.largest_job)
     refuse_beyond_default(limits)
     token = make_token(
@@ -126,7 +118,7 @@ def users() -> Response:
 @requires(Role.ADMIN)
 def create_user() -> Response:
     """Make a user; one without a password enters by a one-time link."""
-    given, engine = _read(_NewUser), context().engine
+    given, engine = read_body(_NewUser), context().engine
     made = add_user(engine, given.name, read_role(given.role), given.password, by=identity().name)
     return _created(describe(get_user(engine, made.user_id)))
 
@@ -135,7 +127,7 @@ def create_user() -> Response:
 @requires(Role.ADMIN)
 def patch_user(user_id: int) -> Response:
     """Give a user another role or password, or lock them out or in again."""
-    given, engine = _read(_UserChanges), context().engine
+    given, engine = read_body(_UserChanges), context().engine
     change_user(
         engine,
         user_id,
@@ -152,7 +144,7 @@ def patch_user(user_id: int) -> Response:
 def create_link() -> Response:
     """A link that logs in once: whoever asks, or for administrators another user."""
     require_unrestricted()
-    given, who = _read(_NewLink), identity()
+    given, who = read_body(_NewLink), identity()
     user = who if given.user in (None, who.name) else _another(given.user or "")
     secret = make_link(context().engine, user.user_id, by=who.name)
     url = url_for("login.enter", token=secret, _external=True)
@@ -174,15 +166,6 @@ def _another(name: str) -> Identity:
     if found is None:
         raise NotFoundError(f"There is no user {name!r}.")
     return found
-
-
-def _read(model: type[Body]) -> Body:
-    """The JSON body; an empty one says nothing. Raises InvalidSubmissionError."""
-    try:
-        return model.model_validate(read_json_object() if request.content_length else {})
-    except ValidationError as error:
-        problems = [Problem(".".join(map(str, one["loc"])), one["msg"].lower()) for one in error.errors()]
-        raise InvalidSubmissionError(problems) from None
 
 
 def _created(document: dict[str, Any]) -> Response:

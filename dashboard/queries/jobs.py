@@ -112,6 +112,12 @@ def get_job(engine: Engine, board: ProgressBoard, job_id: int) -> JobView:
     raise NotFoundError(f"There is no job {job_id}.")
 
 
+def jobs_named(engine: Engine, job_ids: Sequence[int]) -> Sequence[Job]:
+    """Those of the jobs that are there."""
+    with Session(engine, expire_on_commit=False) as session:
+        return session.scalars(select(Job).where(Job.id.in_(job_ids)).order_by(Job.id)).all()
+
+
 def job_errors(engine: Engine, job_id: int) -> list[ErrorGroup]:
     """Why images of a job failed, the most frequent reason first."""
     query = (
