@@ -94,9 +94,7 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "(next_attempt_at IS NOT NULL) = (state = 'pending')", name=op.f("ck_deliveries_pending_has_its_time")
         ),
-        sa.CheckConstraint(
-            "earlier_attempts >= 0 AND attempts >= earlier_attempts", name=op.f("ck_deliveries_counts")
-        ),
+        sa.CheckConstraint("earlier_attempts >= 0 AND attempts >= earlier_attempts", name=op.f("ck_deliveries_counts")),
         sa.ForeignKeyConstraint(["event_id"], ["events.id"], name=op.f("fk_deliveries_event_id"), ondelete="CASCADE"),
         sa.ForeignKeyConstraint(
             ["webhook_id"], ["webhooks.id"], name=op.f("fk_deliveries_webhook_id"), ondelete="CASCADE"

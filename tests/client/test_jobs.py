@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -121,6 +122,16 @@ def test_images_come_as_they_end_each_once(farm: Farm) -> None:
     # All is there already; and whoever has enough may stop.
     assert [image.index for image in job.images("failed", as_completed=True)] == [4]
     assert next(iter(job.images("completed", as_completed=True))).index == 0
+
+
+def test_the_farm_tells_what_happens_without_being_asked(farm: Farm, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "httpx")
+    job = farm.submit(["a fox"], images_per_prompt=24, batch_size=8, **{**SMALL, "steps": 20})
+    assert sorted(image.index for image in job.images(as_completed=True)) == list(range(24))
+    asked = [record.getMessage() for record in caplog.records]
+    assert sum("/events" in line for line in asked) == 1
+    # Three batches end, and those that end while a page is read are on it.
+    assert sum("/images?" in line for line in asked) <= 4
 
 
 def test_a_test_run_ends_the_waiting_and_goes_on_when_asked(farm: Farm) -> None:

@@ -29,7 +29,7 @@ async def run(cell):
 async def main():
     return [await run(cell) for cell in json.load(sys.stdin)]
 
-json.dump(asyncio.run(main()), sys.stdout)
+json.dump(asyncio.run(main()), sys.stdout, default=lambda data: data.hex())
 """
 
 Output = dict[str, Any]
@@ -77,7 +77,7 @@ def test_waiting_shows_a_card_that_lives(running: RunningFarm) -> None:
     assert submitted == []
     assert_one_live_card(waited)
     (picture,) = pictures
-    assert "image/png" in picture["data"]
+    assert bytes.fromhex(picture["data"]["image/png"]).startswith(b"\x89PNG")
 
 
 def test_a_job_shows_itself_and_goes_on_living(running: RunningFarm) -> None:
