@@ -1,6 +1,7 @@
 """The client for programs that are not async: the same things, each done by its async counterpart."""
 
 import builtins
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 import httpx
 from typing_extensions import override
 
-from producer.client.blocking import Caller, begin, call, iterate
+from producer.client.blocking import Caller, begin, call, close_soon, iterate
 from producer.client.connection import PATIENCE_SECONDS, Json
 from producer.client.farm import AsyncFarm, Estimate
 from producer.client.fields import ImageFields, JobFields
@@ -39,6 +40,8 @@ class Farm:
         self, url: str | None = None, token: str | None = None, *, patience_seconds: float = PATIENCE_SECONDS
     ) -> None:
         self._farm = AsyncFarm(url, token, patience_seconds=patience_seconds)
+        # Without `close`, connections are closed when neither the farm nor a job or image of it is in use any more.
+        weakref.finalize(self._farm.connection, close_soon, self._farm.connection.http.aclose)
 
     @property
     def url(self) -> str:

@@ -155,6 +155,13 @@ def test_steering(farm: Farm) -> None:
     with pytest.raises(ConflictError, match="cannot be paused"):
         job.pause()
     assert farm.job(job.id).name == "urgent"
+    job.delete()
+    with pytest.raises(NotFoundError):
+        job.refresh()
+    unfinished = farm.submit(["a fox"], **NOBODY)
+    with pytest.raises(ConflictError):
+        unfinished.delete()
+    unfinished.cancel()
 
 
 def test_latents_are_arrays(farm: Farm) -> None:

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 from running import RunningFarm
 
 #: Runs cells, and prints what each displayed: MIME bundles, and whether they replaced what stood there.
@@ -91,20 +90,26 @@ def test_async_cells_wait_too(running: RunningFarm) -> None:
     assert_one_live_card(cells(running, SUBMIT, again)[1])
 
 
-@pytest.mark.parametrize("given", ["False", "None"])
-def test_elsewhere_nothing_is_shown_unasked(running: RunningFarm, tmp_path: Path, given: str) -> None:
+def test_elsewhere_nothing_is_shown_unasked_and_nothing_stays_open(running: RunningFarm, tmp_path: Path) -> None:
+    """Neither the farm nor its iterators are closed here, and warnings of what was left open would be errors."""
     code = (
-        "import sys\n"
+        "import gc, sys\n"
         "from producer import Farm\n"
-        "job = Farm().submit(['a'], steps=2, size='64x64', refiner_split=None)\n"
-        f"job.wait({given}).download(sys.argv[1])"
+        "job = Farm().submit(['a', 'b'], steps=2, size='64x64', refiner_split=None)\n"
+        "gc.collect()\n"
+        "job.wait().download(sys.argv[1])\n"
+        "print(next(job.images()).index, next(job.images(as_completed=True)).job_id == job.id)\n"
+        "del job\n"
+        "gc.collect()\n"
+        "print([worker['pipeline'] for worker in Farm().workers()])\n"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", code, tmp_path],
+        [sys.executable, "-X", "dev", "-W", "error", "-c", code, tmp_path],
         env=running.environment,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == "0 True\n['tiny']\n"
