@@ -1,7 +1,9 @@
 """The client for programs that are not async: the same things, each done by its async counterpart."""
 
 import builtins
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 import httpx
 from typing_extensions import override
 
-from producer.client.blocking import Caller, begin, call, iterate
+from producer.client.blocking import Caller, begin, call, close_soon, iterate
 from producer.client.connection import PATIENCE_SECONDS, Json
 from producer.client.farm import AsyncFarm, Estimate
 from producer.client.fields import ImageFields, JobFields
@@ -38,6 +40,8 @@ class Farm:
         self, url: str | None = None, token: str | None = None, *, patience_seconds: float = PATIENCE_SECONDS
     ) -> None:
         self._farm = AsyncFarm(url, token, patience_seconds=patience_seconds)
+        # Without `close`, connections are closed when neither the farm nor a job or image of it is in use any more.
+        weakref.finalize(self._farm.connection, close_soon, self._farm.connection.http.aclose)
 
     @property
     def url(self) -> str:
@@ -188,6 +192,7 @@ class Job(JobFields):
 
     def __init__(self, job: AsyncJob) -> None:
         self._job = job
+        self._live: Future[None] | None = None
 
     @property
     @override
@@ -308,7 +313,7 @@ class Job(JobFields):
         place = Place()
         place.show(self._repr_html_(), repr(self))
         if not self.has_ended:
-            begin(partial(self._job.show_live, place))
+            self._live = begin(partial(self._job.show_live, place))
 
 
 class Image(ImageFields):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -123,6 +124,16 @@ def test_images_come_as_they_end_each_once(farm: Farm) -> None:
     assert next(iter(job.images("completed", as_completed=True))).index == 0
 
 
+def test_the_farm_tells_what_happens_without_being_asked(farm: Farm, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "httpx")
+    job = farm.submit(["a fox"], images_per_prompt=24, batch_size=8, **{**SMALL, "steps": 20})
+    assert sorted(image.index for image in job.images(as_completed=True)) == list(range(24))
+    asked = [record.getMessage() for record in caplog.records]
+    assert sum("/events" in line for line in asked) == 1
+    # Three batches end, and those that end while a page is read are on it.
+    assert sum("/images?" in line for line in asked) <= 4
+
+
 def test_a_test_run_ends_the_waiting_and_goes_on_when_asked(farm: Farm) -> None:
     job = farm.submit([f"picture {n}" for n in range(4)], test_run=1, **SMALL)
     assert len(list(job.images(as_completed=True))) == 1
@@ -144,6 +155,13 @@ def test_steering(farm: Farm) -> None:
     with pytest.raises(ConflictError, match="cannot be paused"):
         job.pause()
     assert farm.job(job.id).name == "urgent"
+    job.delete()
+    with pytest.raises(NotFoundError):
+        job.refresh()
+    unfinished = farm.submit(["a fox"], **NOBODY)
+    with pytest.raises(ConflictError):
+        unfinished.delete()
+    unfinished.cancel()
 
 
 def test_latents_are_arrays(farm: Farm) -> None:
