@@ -30,7 +30,7 @@ def download(job_id: int) -> Response:
 @requires(Role.VIEWER)
 def download_chosen(job_id: int) -> Response:
     """The same, for choices that are too long for an address: ``images`` and ``filter`` as JSON."""
-    return job_archive(job_id, json_filter(read_json_object(ChosenBody)))
+    return job_archive(job_id, json_filter(read_json_object(ChosenBody, closed=True)))
 
 
 def job_archive(job_id: int, chosen: PictureFilter) -> Response:

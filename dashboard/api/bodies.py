@@ -39,15 +39,21 @@ def read_body(model: type[AnyBody], *, required: bool = True) -> AnyBody:
         raise InvalidSubmissionError(problems) from None
 
 
-def read_json_object(model: type[BaseModel] | None = None) -> Json:
+def read_json_object(model: type[BaseModel] | None = None, *, closed: bool = False) -> Json:
     """The JSON body as an object. With a model, its fields have the types that the model says; what they must be beyond
-    that is left to the reader. Raises InvalidSubmissionError, BadRequest, UnsupportedMediaType.
+    that is left to the reader, and also what to say of others, unless they are ``closed``.
+
+    Raises InvalidSubmissionError, BadRequest, UnsupportedMediaType.
     """
     data = request.get_data(cache=False)
     _require_json()
     body = parse_object(data)
     g.pointer = lambda problem: pointer(problem.field) if problem.field in body else None
     if model is not None:
+        for name in body if closed else ():
+            if name not in model.model_fields:
+                known = ", ".join(model.model_fields)
+                raise InvalidSubmissionError([Problem(name[:60], f"is no field here; there are {known}")])
         require_types(model, data)
     return body
 
@@ -71,13 +77,14 @@ def require_types(model: type[BaseModel], data: bytes) -> None:
     try:
         model.model_validate_json(data, strict=True)
     except ValidationError as error:
-        problems = []
+        problems: dict[tuple[int | None, str], Problem] = {}
         for one in error.errors(include_context=False, include_input=False):
             if one["type"].endswith("_type"):
-                line, name = _place(one["loc"])
-                problems.append(Problem(name, f"{one['msg'][0].lower()}{one['msg'][1:]}", line))
+                line, name = place = _place(one["loc"])
+                # Where one of several types will do, each says so: the first is enough.
+                problems.setdefault(place, Problem(name, f"{one['msg'][0].lower()}{one['msg'][1:]}", line))
         if problems:
-            raise InvalidSubmissionError(list(dict.fromkeys(problems))) from None
+            raise InvalidSubmissionError([*problems.values()]) from None
 
 
 def pointer(*steps: str | int) -> str:

@@ -142,7 +142,7 @@ def _content(content: Content, mode: JsonSchemaMode, schemas: _Models) -> tuple[
 
 def _path(rule: Rule) -> Iterator[Json]:
     for kind, name in _CONVERTER.findall(rule.rule):
-        number = {"type": "integer", "minimum": 0, "maximum": MAX_NUMBER}
+        number = {"type": "integer", "minimum": 0 if name == "index" else 1, "maximum": MAX_NUMBER}
         schema = number if kind == "int" else {"type": "string", "minLength": 1}
         yield {"name": name, "in": "path", "required": True, "schema": schema}
 

@@ -144,7 +144,7 @@ def delete(job_id: int) -> tuple[str, int] | Response:
 @describe("jobs", {200: Outcomes}, body=ActionBody)
 def actions() -> Response:
     """Do one thing to many jobs: ``action`` (pause, resume, cancel, retry, priority, delete), ``jobs``."""
-    body = read_json_object(ActionBody)
+    body = read_json_object(ActionBody, closed=True)
     if body.get("priority") is not None:
         action_named("priority", body["priority"])
     action, numbers = action_named(body.get("action"), body.get("priority")), body.get("jobs")
