@@ -27,6 +27,7 @@ PUBLIC = {
     "health.healthz",
     "health.readyz",
     "api_reference.openapi",
+    "reference.index",
     "static",
 }
 #: What viewers may send: changes of what is their own, and long choices of what they want to have.
