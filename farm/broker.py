@@ -2,6 +2,9 @@
 
 The broker is a doorbell; Postgres is the truth. Messages carry a batch's id and attempt and nothing else. A lost
 message is rung again by the producer, a doubled one finds its batch already claimed.
+
+A queue has a list for each of the two classes, bulk and interactive (``farm.spec.INTERACTIVE_PRIORITY``). A worker
+reads the interactive lists of all its queues before any list of bulk.
 """
 
 from celery import Celery, chain
@@ -12,6 +15,9 @@ from farm.settings import Settings
 from farm.states import Stage
 
 TASK_NAMES = {Stage.BASE: "farm.render_base", Stage.REFINER: "farm.render_refiner"}
+
+#: Priority of the messages of both classes: kombu's lowest number goes first.
+INTERACTIVE_MESSAGE, BULK_MESSAGE = 0, 9
 
 TRANSPORT_OPTIONS = {
     # A half-open socket must not make a deaf worker: notice a dead peer within seconds, and reconnect.
@@ -28,8 +34,9 @@ TRANSPORT_OPTIONS = {
     "visibility_timeout": 60,
     "unacked_restore_interval": 5,
     "unacked_restore_throttle": 1,
-    # Queues are read in the order in which a worker names them: refiner before base, so that latents do not
-    # pile up in the store.
+    # One list for each class. Within a class queues are read in the order in which a worker names them: refiner before
+    # base, so that latents do not pile up in the store.
+    "priority_steps": [INTERACTIVE_MESSAGE, BULK_MESSAGE],
     "queue_order_strategy": "priority",
 }
 
@@ -61,16 +68,17 @@ def make_celery(settings: Settings) -> Celery:
         # cancelled nor taken by an idle worker.
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
-        # Threads answer pings and renew leases while torch works (it releases the GIL), nothing is ever forked
-        # after CUDA was initialised, and two slots let one batch upload while the next one denoises.
+        # Threads answer pings and renew leases while torch works (it releases the GIL), and nothing is ever forked
+        # after CUDA was initialised. How many there are is in worker/slots.py.
         worker_pool="threads",
-        worker_concurrency=2,
         # Outlive any outage of the broker, at start-up too.
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_transport_options=TRANSPORT_OPTIONS,
         task_publish_retry_policy={"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.5},
+        # The refiner's message is of its base's class: Celery sends the chain's next one without a priority else.
+        task_inherit_parent_priority=True,
         # Queues are made on first use, and published to by name alone: a named exchange would lose its bindings,
         # and with them every message, when the broker is flushed.
         task_create_missing_queues=True,
@@ -84,25 +92,38 @@ def make_celery(settings: Settings) -> Celery:
     return app
 
 
-def render_signature(app: Celery, pipeline: str, stage: Stage, batch_id: int, attempt: int) -> Signature[None]:
+def render_signature(
+    app: Celery, pipeline: str, stage: Stage, batch_id: int, attempt: int, *, interactive: bool
+) -> Signature[None]:
     """The message that rings for one stage of a batch."""
-    return app.signature(TASK_NAMES[stage], args=(batch_id, attempt), immutable=True, queue=queue_name(pipeline, stage))
+    return app.signature(
+        TASK_NAMES[stage],
+        args=(batch_id, attempt),
+        immutable=True,
+        queue=queue_name(pipeline, stage),
+        priority=INTERACTIVE_MESSAGE if interactive else BULK_MESSAGE,
+    )
 
 
-def ring(app: Celery, pipeline: str, stage: Stage, batch_id: int, attempt: int, *, refined: bool) -> None:
+def ring(
+    app: Celery, pipeline: str, stage: Stage, batch_id: int, attempt: int, *, refined: bool, interactive: bool
+) -> None:
     """Send a batch's messages from ``stage`` on: base and refiner as a chain, or the one stage that remains.
 
     Raises kombu's OperationalError when the broker does not take it; the batch then counts as lost and is rung
     again by recovery.
     """
-    first = render_signature(app, pipeline, stage, batch_id, attempt)
+    first = render_signature(app, pipeline, stage, batch_id, attempt, interactive=interactive)
     if stage is Stage.BASE and refined:
-        chain(first, render_signature(app, pipeline, Stage.REFINER, batch_id, attempt)).apply_async()
+        refiner = render_signature(app, pipeline, Stage.REFINER, batch_id, attempt, interactive=interactive)
+        chain(first, refiner).apply_async()
     else:
         first.apply_async()
 
 
-def waiting_messages(app: Celery, queue: str) -> int:
-    """How many messages wait in ``queue`` (kombu keeps a queue as a Redis list of that name)."""
+def waiting_messages(app: Celery, queue: str, *, interactive: bool) -> int:
+    """How many messages of a class wait in ``queue``: in a Redis list, whose name kombu makes of queue and priority."""
     with app.connection_for_read() as connection:
-        return int(connection.default_channel.client.llen(queue))
+        channel = connection.default_channel
+        name = queue if interactive else f"{queue}{channel.sep}{BULK_MESSAGE}"
+        return int(channel.client.llen(name))

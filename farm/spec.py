@@ -26,6 +26,9 @@ MAX_IMAGES_PER_PROMPT = 10_000
 #: Images of a job.
 MAX_IMAGES = 1_000_000
 MAX_PRIORITY = 100
+#: Jobs of this priority are of the interactive class: somebody waits for them. They overtake all others, which are
+#: bulk, and their small batches share calls.
+INTERACTIVE_PRIORITY = MAX_PRIORITY
 #: Pictures and adapters of one image; more than a device holds.
 MAX_ADAPTERS = 8
 #: diffusers' own, of the image-to-image and of the inpainting pipeline.
@@ -240,6 +243,9 @@ class SharedParameters(BaseModel):
         return self.scheduler_entry.alone or self.padding_mask_crop is not None
 
 
+#: Images that have one of these share no batch with images that have none.
+APART_FIELDS = ("negative_prompt", "image", "mask_image")
+
 #: Their values all at once: jobs have up to a million images.
 _shared_values = itemgetter(*SharedParameters.model_fields)
 
@@ -288,8 +294,7 @@ class ImageParameters(SharedParameters):
         Their shared parameters are equal, and all or none of them have a picture to start from, a mask and a negative
         prompt: diffusers takes one per image, but has a different unconditional embedding for "none" (zeros).
         """
-        apart = (self.negative_prompt is None, self.image is None, self.mask_image is None)
-        return (*_shared_values(self.__dict__), *apart)
+        return (*_shared_values(self.__dict__), *(getattr(self, name) is None for name in APART_FIELDS))
 
     @model_validator(mode="before")
     @classmethod

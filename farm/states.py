@@ -38,7 +38,8 @@ class BatchState(StrEnum):
     """Life of a batch, the unit of dispatch, lease and retry."""
 
     READY = "ready"
-    """Waits in Postgres for its turn. In: submit, recovery, a failed attempt. Out: dispatch (queued), cancel."""
+    """Waits in Postgres for its turn. In: submit, recovery, a failed attempt. Out: dispatch (queued),
+    a claim that takes it along in another's call (running), cancel."""
     QUEUED = "queued"
     """A message with its id and attempt has been sent. In: dispatch; base committed (for the refiner).
     Out: claim (running), recovery when the message was lost (ready), cancel."""
@@ -89,7 +90,7 @@ JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
 }
 
 BATCH_TRANSITIONS: dict[BatchState, frozenset[BatchState]] = {
-    BatchState.READY: frozenset({BatchState.QUEUED, BatchState.CANCELLED}),
+    BatchState.READY: frozenset({BatchState.QUEUED, BatchState.RUNNING, BatchState.CANCELLED}),
     BatchState.QUEUED: frozenset({BatchState.RUNNING, BatchState.READY, BatchState.CANCELLED}),
     BatchState.RUNNING: frozenset(
         {

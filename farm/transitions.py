@@ -11,14 +11,31 @@ from datetime import timedelta
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, bindparam, case, func, insert, select, tuple_, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Row,
+    and_,
+    bindparam,
+    case,
+    exists,
+    false,
+    func,
+    insert,
+    lateral,
+    select,
+    true,
+    tuple_,
+    union_all,
+    update,
+)
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
 from farm.events import Announcement, Kind, announce
 from farm.minutes import note_failure, note_stage
 from farm.models import Batch, Image, Job, Worker
-from farm.spec import is_refined
+from farm.spec import APART_FIELDS, INTERACTIVE_PRIORITY, is_refined
 from farm.states import BatchState, ImageState, JobState, Stage
 
 
@@ -56,6 +73,10 @@ class Claim:
     latents_key: str | None
     latents_sha256: str | None
     images: tuple[ClaimedImage, ...]
+    interactive: bool = False
+    """Whether somebody waits for it: its calls go before those of bulk."""
+    may_share: bool = False
+    """Whether batches of other jobs may join its calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,42 +189,107 @@ def claim(
             .values(state=JobState.RUNNING, started_at=func.now())
             .returning(Job.id)
         )
-        row = connection.execute(
+        rows = connection.execute(
             update(Batch)
             .where(
                 Batch.id == batch_id,
                 Batch.attempt == attempt,
                 Batch.stage == stage,
                 Batch.state == BatchState.QUEUED,
+                Job.id == Batch.job_id,
             )
-            .values(
-                state=BatchState.RUNNING,
-                worker_id=worker_id,
-                lease_until=_seconds_from_now(lease_seconds),
-                queued_at=None,
-            )
-            .returning(Batch.job_id, Batch.parameters, Batch.latents_key, Batch.latents_sha256)
-        ).one_or_none()
-        if row is None:
+            .values(_leased(worker_id, lease_seconds))
+            .returning(*_CLAIMED)
+        ).all()
+        if not rows:
             transaction.rollback()
             return None
         if started is not None:
             announce(connection, started, Announcement(Kind.JOB_STARTED))
-        images = connection.execute(
-            select(Image.index, Image.prompt, Image.negative_prompt, Image.seed, Image.parameters)
-            .where(Image.batch_id == batch_id)
-            .order_by(Image.index)
-        ).all()
-    return Claim(
-        batch_id=batch_id,
-        attempt=attempt,
-        stage=stage,
-        job_id=row.job_id,
-        parameters=row.parameters,
-        latents_key=row.latents_key,
-        latents_sha256=row.latents_sha256,
-        images=tuple(ClaimedImage(*image) for image in images),
+        (held,) = _claims(connection, rows)
+    return held
+
+
+def claim_companions(engine: Engine, leader: Claim, worker_id: str, lease_seconds: float, room: int) -> list[Claim]:
+    """ready or queued -> running: batches that can join the leader's call, of at most ``room`` images together.
+
+    They are of any owner's interactive jobs, wait for the same stage with equal parameters, and have never failed.
+    Of those that are ready a claim raises the attempt, as dispatch does; the messages of the others will find nothing
+    to claim. Nothing is waited for: what somebody else holds locked is passed by.
+    """
+    first = leader.images[0]
+    first_has = {"negative_prompt": first.negative_prompt is not None}
+    first_has |= {name: name in (first.parameters or {}) for name in APART_FIELDS if name not in first_has}
+    alike = exists().where(
+        Image.batch_id == Batch.id,
+        *(_image_has(name) if has else ~_image_has(name) for name, has in first_has.items()),
     )
+    size = select(func.count()).where(Image.batch_id == Batch.id).scalar_subquery()
+    # Of each job only its next few are looked at, however many it has.
+    ready = lateral(
+        select(Batch.id)
+        .where(Batch.job_id == Job.id, Batch.state == BatchState.READY, ~Batch.held)
+        .order_by(Batch.id)
+        .limit(room)
+    )
+    open_jobs = (
+        Job.priority >= INTERACTIVE_PRIORITY,
+        Job.state.in_((JobState.QUEUED, JobState.RUNNING)),
+        Job.paused_at.is_(None),
+        ~Job.spec.has_key("batch_size"),
+    )
+    waiting = union_all(
+        select(ready.c.id).select_from(Job).join(ready, onclause=true()).where(*open_jobs, Job.finished_at.is_(None)),
+        select(Batch.id).where(Batch.state == BatchState.QUEUED),
+    ).subquery()
+    candidates = (
+        select(Batch.id, size.label("size"))
+        .join(Job, Job.id == Batch.job_id)
+        .where(
+            Batch.id.in_(select(waiting.c.id)),
+            Batch.state.in_((BatchState.READY, BatchState.QUEUED)),
+            Batch.stage == leader.stage,
+            Batch.failures == 0,
+            ~Batch.held,
+            Batch.run_after <= func.now(),
+            Batch.parameters == leader.parameters,
+            alike,
+            size <= room,
+            *open_jobs,
+        )
+        # Those that dispatch has chosen go first: it is fair.
+        .order_by(Batch.state == BatchState.READY, Batch.id)
+        .limit(room)
+        .with_for_update(skip_locked=True)
+    )
+    with engine.begin() as connection:
+        chosen = []
+        for batch_id, images in connection.execute(candidates).all():
+            if images <= room:
+                room -= images
+                chosen.append(batch_id)
+        if not chosen:
+            return []
+        rows = connection.execute(
+            update(Batch)
+            .where(Batch.id.in_(chosen), Job.id == Batch.job_id)
+            .values(
+                {
+                    **_leased(worker_id, lease_seconds),
+                    "attempt": Batch.attempt + case((Batch.state == BatchState.READY, 1), else_=0),
+                }
+            )
+            .returning(*_CLAIMED)
+        ).all()
+        started = connection.scalars(
+            update(Job)
+            .where(Job.id.in_({row.job_id for row in rows}), Job.state == JobState.QUEUED)
+            .values(state=JobState.RUNNING, started_at=func.now())
+            .returning(Job.id)
+        ).all()
+        for job_id in started:
+            announce(connection, job_id, Announcement(Kind.JOB_STARTED))
+        return _claims(connection, rows)
 
 
 def renew(
@@ -220,29 +306,28 @@ def renew(
     wishes = dict.fromkeys(held, Wish.LOST)
     report = {} if vitals is None else asdict(vitals)
     with engine.begin() as connection:
+        if held:
+            mine = tuple_(Batch.id, Batch.attempt).in_(held)
+            renewed = connection.execute(
+                update(Batch)
+                .where(mine, Batch.state == BatchState.RUNNING, Batch.worker_id == worker_id)
+                .values(lease_until=_seconds_from_now(lease_seconds))
+                .returning(Batch.id, Batch.attempt)
+            ).all()
+            wishes.update(((row.id, row.attempt), Wish.GO_ON) for row in renewed)
+            if len(renewed) < len(held):
+                cancelled = connection.execute(
+                    select(Batch.id, Batch.attempt).where(mine, Batch.state == BatchState.CANCELLED)
+                ).all()
+                wishes.update(((row.id, row.attempt), Wish.CANCELLED) for row in cancelled)
+        # After its batches, as whoever finishes one does: each would else hold what the other waits for.
         drained_since = connection.scalar(
             update(Worker)
             .where(Worker.id == worker_id)
             .values(heartbeat_at=func.now(), stopped_at=None, **report)
             .returning(Worker.draining_at)
         )
-        draining = drained_since is not None
-        if not held:
-            return Answer(wishes, draining)
-        mine = tuple_(Batch.id, Batch.attempt).in_(held)
-        renewed = connection.execute(
-            update(Batch)
-            .where(mine, Batch.state == BatchState.RUNNING, Batch.worker_id == worker_id)
-            .values(lease_until=_seconds_from_now(lease_seconds))
-            .returning(Batch.id, Batch.attempt)
-        ).all()
-        wishes.update(((row.id, row.attempt), Wish.GO_ON) for row in renewed)
-        if len(renewed) < len(held):
-            cancelled = connection.execute(
-                select(Batch.id, Batch.attempt).where(mine, Batch.state == BatchState.CANCELLED)
-            ).all()
-            wishes.update(((row.id, row.attempt), Wish.CANCELLED) for row in cancelled)
-    return Answer(wishes, draining)
+    return Answer(wishes, drained_since is not None)
 
 
 def finish_base(
@@ -438,6 +523,64 @@ def dismiss_worker(engine: Engine, worker_id: str) -> None:
     """A worker process says goodbye."""
     with engine.begin() as connection:
         connection.execute(update(Worker).where(Worker.id == worker_id).values(stopped_at=func.now()))
+
+
+def _leased(worker_id: str, lease_seconds: float) -> dict[str, Any]:
+    """What a claim writes to its batch."""
+    return {
+        "state": BatchState.RUNNING,
+        "worker_id": worker_id,
+        "lease_until": _seconds_from_now(lease_seconds),
+        "queued_at": None,
+    }
+
+
+#: What makes a claim, beside the images; ``Job`` is joined.
+_CLAIMED = (
+    Batch.id,
+    Batch.attempt,
+    Batch.stage,
+    Batch.job_id,
+    Batch.parameters,
+    Batch.latents_key,
+    Batch.latents_sha256,
+    Batch.failures,
+    Job.priority,
+    Job.spec.has_key("batch_size").label("own_batch_size"),
+)
+
+
+def _claims(connection: Connection, rows: Sequence[Row[Any]]) -> list[Claim]:
+    images: dict[int, list[ClaimedImage]] = {row.id: [] for row in rows}
+    for batch_id, *image in connection.execute(
+        select(Image.batch_id, Image.index, Image.prompt, Image.negative_prompt, Image.seed, Image.parameters)
+        .where(Image.batch_id.in_(images))
+        .order_by(Image.index)
+    ):
+        images[batch_id].append(ClaimedImage(*image))
+    return [
+        Claim(
+            batch_id=row.id,
+            attempt=row.attempt,
+            stage=row.stage,
+            job_id=row.job_id,
+            parameters=row.parameters,
+            latents_key=row.latents_key,
+            latents_sha256=row.latents_sha256,
+            images=tuple(images[row.id]),
+            interactive=row.priority >= INTERACTIVE_PRIORITY,
+            # Who has failed before is not let near others, and who asked for batches of a size gets them.
+            may_share=row.priority >= INTERACTIVE_PRIORITY and row.failures == 0 and not row.own_batch_size,
+        )
+        for row in rows
+    ]
+
+
+def _image_has(name: str) -> ColumnElement[bool]:
+    """Whether an image has one of ``APART_FIELDS``."""
+    if name == "negative_prompt":
+        return Image.negative_prompt.is_not(None)
+    return func.coalesce(Image.parameters.has_key(name), false())
 
 
 def _lock_job(connection: Connection, job_id: int) -> None:

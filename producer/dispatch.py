@@ -1,7 +1,7 @@
 """Decides which batch goes next: keeps each Celery queue a few batches deep per live worker, and shares it fairly.
 
 A short queue is what makes priorities and cancellation take effect at once: everything else waits in Postgres,
-where it can still be reordered.
+where it can still be reordered. The interactive class has places of its own, which bulk cannot fill.
 """
 
 import heapq
@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, func, lateral, select, true
 from farm.broker import ring
 from farm.models import Batch, Job, Worker
 from farm.settings import Settings
+from farm.spec import INTERACTIVE_PRIORITY
 from farm.states import BatchState, JobState, Stage
 from farm.transitions import queue_ready_batches
 
@@ -42,10 +43,11 @@ class JobLoad:
 
 @dataclass(frozen=True, slots=True)
 class QueueLoad:
-    """One queue: a pipeline's stage, the live workers that serve it and are not drained, and what waits in it."""
+    """What waits of one class for a pipeline's stage, and the live workers that serve it and are not drained."""
 
     pipeline: str
     stage: Stage
+    interactive: bool
     workers: int
     queued: int
 
@@ -84,31 +86,48 @@ def dispatch(engine: Engine, celery: Celery, settings: Settings) -> int:
     """Fill the queues up, and ring for what was queued. Returns how many batches were sent."""
     with engine.connect() as connection:
         queues = _queue_loads(connection, settings.lease_seconds)
-        plans = [
-            (queue, fair_shares(_job_loads(connection, queue, places), places))
-            for queue in queues
-            if (places := free_places(queue, queues, settings.queue_depth)) > 0
-        ]
     sent = 0
-    for queue, shares in plans:
+    # What is interactive is sent before the rest is even looked for.
+    for queue in sorted(queues, key=lambda queue: not queue.interactive):
+        places = free_places(queue, queues, settings.queue_depth)
+        if places == 0:
+            continue
+        with engine.connect() as connection:
+            shares = fair_shares(_job_loads(connection, queue, places), places)
         for job_id, count in shares.items():
-            for batch in queue_ready_batches(engine, job_id, queue.stage, count):
-                try:
-                    ring(celery, batch.pipeline, batch.stage, batch.batch_id, batch.attempt, refined=batch.refined)
-                except OperationalError as error:
-                    logger.warning("broker away, batch %d waits to be sent again: %s", batch.batch_id, error)
-                else:
-                    sent += 1
+            sent += _send(engine, celery, queue, job_id, count)
     return sent
 
 
 def free_places(queue: QueueLoad, queues: Sequence[QueueLoad], depth: int) -> int:
     """How many more batches ``queue`` may hold."""
     if queue.stage is Stage.BASE:
-        refiner = next((q for q in queues if q.pipeline == queue.pipeline and q.stage is Stage.REFINER), None)
+        following = (queue.pipeline, Stage.REFINER, queue.interactive)
+        refiner = next((q for q in queues if (q.pipeline, q.stage, q.interactive) == following), None)
         if refiner is not None and refiner.queued >= REFINER_BACKLOG * max(refiner.workers, 1):
             return 0
     return max(0, depth * queue.workers - queue.queued)
+
+
+def _send(engine: Engine, celery: Celery, queue: QueueLoad, job_id: int, count: int) -> int:
+    """Queue a job's next batches, and ring for them. Returns for how many."""
+    sent = 0
+    for batch in queue_ready_batches(engine, job_id, queue.stage, count):
+        try:
+            ring(
+                celery,
+                batch.pipeline,
+                batch.stage,
+                batch.batch_id,
+                batch.attempt,
+                refined=batch.refined,
+                interactive=queue.interactive,
+            )
+        except OperationalError as error:
+            logger.warning("broker away, batch %d waits to be sent again: %s", batch.batch_id, error)
+        else:
+            sent += 1
+    return sent
 
 
 def _queue_loads(connection: Connection, lease_seconds: float) -> list[QueueLoad]:
@@ -120,16 +139,25 @@ def _queue_loads(connection: Connection, lease_seconds: float) -> list[QueueLoad
     workers: Counter[tuple[str, Stage]] = Counter()
     for row in connection.execute(alive):
         workers.update((row.pipeline, Stage(stage)) for stage in row.stages)
+    interactive = (Job.priority >= INTERACTIVE_PRIORITY).label("interactive")
     queued = connection.execute(
-        select(Job.pipeline, Batch.stage, func.count())
+        select(Job.pipeline, Batch.stage, interactive, func.count())
         .join(Job, Job.id == Batch.job_id)
         .where(Batch.state == BatchState.QUEUED)
-        .group_by(Job.pipeline, Batch.stage)
+        .group_by(Job.pipeline, Batch.stage, interactive)
     )
-    waiting = {(pipeline, stage): count for pipeline, stage, count in queued}
+    waiting = {(pipeline, stage, is_interactive): count for pipeline, stage, is_interactive, count in queued}
+    served = workers.keys() | {(pipeline, stage) for pipeline, stage, _ in waiting}
     return [
-        QueueLoad(pipeline, stage, workers[pipeline, stage], waiting.get((pipeline, stage), 0))
-        for pipeline, stage in sorted(workers.keys() | waiting.keys())
+        QueueLoad(
+            pipeline=pipeline,
+            stage=stage,
+            interactive=is_interactive,
+            workers=workers[pipeline, stage],
+            queued=waiting.get((pipeline, stage, is_interactive), 0),
+        )
+        for pipeline, stage in sorted(served)
+        for is_interactive in (True, False)
     ]
 
 
@@ -155,6 +183,7 @@ def _job_loads(connection: Connection, queue: QueueLoad, places: int) -> list[Jo
         .join(ready, onclause=true())
         .where(
             Job.pipeline == queue.pipeline,
+            (Job.priority >= INTERACTIVE_PRIORITY) == queue.interactive,
             Job.state.in_((JobState.QUEUED, JobState.RUNNING)),
             Job.paused_at.is_(None),
         )

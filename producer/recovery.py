@@ -10,6 +10,7 @@ from sqlalchemy import Engine, func, select
 from farm.broker import queue_name, waiting_messages
 from farm.models import Batch, Job
 from farm.settings import Settings
+from farm.spec import INTERACTIVE_PRIORITY
 from farm.states import BatchState
 from farm.transitions import fail_attempt, return_lost_messages
 
@@ -39,8 +40,8 @@ def recover_expired_leases(engine: Engine, settings: Settings) -> int:
 def recover_lost_messages(engine: Engine, celery: Celery, settings: Settings) -> int:
     """Batches that were queued a while ago but whose messages the broker does not hold.
 
-    A queue is first in, first out: when it holds fewer messages than batches wait for it, the oldest batches are
-    those whose messages are gone. One in too many costs a message that finds its batch already taken.
+    Each class of a queue is first in, first out: when it holds fewer messages than batches wait for it, the oldest
+    batches are those whose messages are gone. One in too many costs a message that finds its batch already taken.
     """
     with engine.connect() as connection:
         queued = connection.execute(
@@ -48,6 +49,7 @@ def recover_lost_messages(engine: Engine, celery: Celery, settings: Settings) ->
                 Batch.id,
                 Batch.stage,
                 Job.pipeline,
+                (Job.priority >= INTERACTIVE_PRIORITY).label("interactive"),
                 (Batch.queued_at < func.now() - timedelta(seconds=settings.lost_message_seconds)).label("overdue"),
             )
             .join(Job, Job.id == Batch.job_id)
@@ -55,10 +57,11 @@ def recover_lost_messages(engine: Engine, celery: Celery, settings: Settings) ->
             .order_by(Batch.queued_at)
         ).all()
     lost: list[int] = []
-    for pipeline, stage in {(row.pipeline, row.stage) for row in queued}:
-        waiting = [row for row in queued if (row.pipeline, row.stage) == (pipeline, stage)]
+    for pipeline, stage, interactive in {(row.pipeline, row.stage, row.interactive) for row in queued}:
+        one_list = (pipeline, stage, interactive)
+        waiting = [row for row in queued if (row.pipeline, row.stage, row.interactive) == one_list]
         try:
-            held = waiting_messages(celery, queue_name(pipeline, stage))
+            held = waiting_messages(celery, queue_name(pipeline, stage), interactive=interactive)
         except RedisError as error:
             logger.warning("broker away, lost messages cannot be told from waiting ones: %s", error)
             return 0

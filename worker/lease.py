@@ -33,12 +33,16 @@ class Lease:
         """The database renewed the lease; it counts from before we asked, so that ours never outlasts theirs."""
         self._runs_out = asked_at + self._lease_seconds
 
-    def check(self) -> None:
-        """Raise RenderInterrupted unless the batch may be rendered on."""
+    def stands(self) -> bool:
+        """Whether the batch may be rendered on."""
         if self.wish is Wish.GO_ON and time.monotonic() > self._runs_out:
             # No heartbeat got through: somebody else may hold the batch by now.
             self.wish = Wish.LOST
-        if self.wish is not Wish.GO_ON:
+        return self.wish is Wish.GO_ON
+
+    def check(self) -> None:
+        """Raise RenderInterrupted unless the batch may be rendered on."""
+        if not self.stands():
             raise RenderInterrupted(f"batch {self.claim.batch_id} attempt {self.claim.attempt}: {self.wish.value}")
 
 

@@ -6,6 +6,7 @@ They read the latents and leave them as they are: a picture is the same whether 
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 
 import redis
@@ -27,6 +28,15 @@ MAX_EDGE = 192
 QUALITY = 60
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The part of a batch in a call: its images' indices, and their rows among the call's latents."""
+
+    claim: Claim
+    indices: list[int]
+    rows: list[int]
+
+
 class Reporter:
     """Publishes how far batches are, and what they look like if somebody watches. One per device."""
 
@@ -34,15 +44,15 @@ class Reporter:
         self._board = board
         self._published_at = 0.0
         self._shown_at = 0.0
-        self._watched = False
+        self._watched: set[int] = set()
 
     def begin(self) -> None:
-        """A new batch: its first step is published at once, and nobody watches it yet as far as we know."""
+        """A new call: its first step is published at once, and nobody watches it yet as far as we know."""
         self._published_at = 0.0
-        self._watched = False
+        self._watched = set()
 
-    def step(self, claim: Claim, progress: Progress, indices: Sequence[int], latents: torch.Tensor) -> None:
-        """After a denoising step. ``latents`` (n, 4, height / 8, width / 8) are those of the images ``indices``.
+    def step(self, progress: Progress, seen: Sequence[Seen], latents: torch.Tensor) -> None:
+        """After a denoising step. ``latents`` (n, 4, height / 8, width / 8) are those of all images that are seen.
 
         A broker that is away costs a picture nothing but its previews.
         """
@@ -50,12 +60,18 @@ class Reporter:
         try:
             if now - self._published_at >= PROGRESS_SECONDS:
                 self._published_at = now
-                self._watched = self._board.write(claim.batch_id, progress, claim.job_id)
-            if self._watched and now - self._shown_at >= PREVIEW_SECONDS:
+                self._watched = {one.claim.job_id for one in seen if self._write(one.claim, progress)}
+            watched = [one for one in seen if one.claim.job_id in self._watched]
+            if watched and now - self._shown_at >= PREVIEW_SECONDS:
                 self._shown_at = now
-                self._board.write_previews(claim.job_id, dict(zip(indices, previews(latents), strict=True)))
+                for one in watched:
+                    shown = zip(one.indices, previews(latents[one.rows]), strict=True)
+                    self._board.write_previews(one.claim.job_id, dict(shown))
         except redis.RedisError as error:
             logger.debug("progress not published: %s", error)
+
+    def _write(self, claim: Claim, progress: Progress) -> bool:
+        return self._board.write(claim.batch_id, progress, claim.job_id)
 
 
 def previews(latents: torch.Tensor) -> list[bytes]:

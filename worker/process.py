@@ -10,7 +10,6 @@ import platform
 import secrets
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from celery.platforms import SecurityWarning
 
@@ -30,6 +29,7 @@ from worker.devices import Device, hostname
 from worker.draining import Tap
 from worker.inputs import InputCache
 from worker.lease import LeaseKeeper
+from worker.slots import SLOTS, Transport
 
 logger = logging.getLogger(__name__)
 
@@ -52,23 +52,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from worker.memory import MemoryLimits
     from worker.pipelines import load
     from worker.previews import Reporter
-    from worker.tasks import Station, register_tasks
+    from worker.station import Station
+    from worker.tasks import register_tasks
+    from worker.turns import Turns
 
     catalog = Catalog.load(settings.catalog, settings.models_directory)
     entry = catalog.get(options.pipeline)
     # The refiner's queue is named first, which is the order in which queues are read.
     stages = [stage for stage in (Stage.REFINER, Stage.BASE) if stage in options.stages]
-    # All of torch's work is done on one thread, loading too. Each thread that computes on a CPU gets a team of OpenMP
-    # threads, and with two teams OpenMP believes the cores overcommitted: it sleeps where it would spin, some
-    # thousand times a second, and rendering takes a third longer.
-    device = ThreadPoolExecutor(1, thread_name_prefix="device")
-    loading = device.submit(
-        load, entry, settings.models_directory, options.device.torch_name, frozenset(stages), catalog
-    )
-    pipeline = loading.result()
+    turns = Turns()
+    pipeline = turns.submit(
+        lambda: load(entry, settings.models_directory, options.device.torch_name, frozenset(stages), catalog)
+    ).result()
     worker_id = f"{hostname()}/{options.device.name}/{secrets.token_hex(4)}"
     engine = open_database(settings)
     app = make_celery(settings)
+    app.conf.update(broker_transport=Transport, worker_concurrency=SLOTS)
     store = open_store(settings)
     clock = BusyClock()
     queues = [queue_name(entry.name, stage) for stage in stages]
@@ -80,11 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             settings=settings,
             engine=engine,
             store=store,
+            celery=app,
             reporter=Reporter(ProgressBoard(settings)),
             worker_id=worker_id,
             pipeline=pipeline,
+            stages=frozenset(stages),
             keeper=keeper,
-            device=device,
+            turns=turns,
             clock=clock,
             inputs=InputCache(store),
             memory=MemoryLimits(settings.models_directory / "memory-limits.json", pipeline.fingerprint["device"]),

@@ -11,7 +11,7 @@ from running import RunningFarm, running_farm, wait_until
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
-from farm.broker import make_celery
+from farm.broker import make_celery, waiting_messages
 from farm.database import open_database
 from farm.models import Batch, Image
 from farm.settings import Settings
@@ -78,11 +78,9 @@ def test_a_flushed_broker_with_work_in_it(impatient: Settings, engine: Engine, t
         job_id = farm.client.submit([f"p{n}" for n in range(24)], **SLOW | {"steps": 40}).id
         wait_until(lambda: rendering(farm, Stage.BASE), "a batch at work")
 
-        def waiting_in_broker() -> int:
-            with redis.Redis.from_url(impatient.broker_url or "") as client:
-                return client.llen("tiny.base")
-
-        wait_until(waiting_in_broker, "messages in the broker")
+        app = make_celery(impatient)
+        wait_until(lambda: waiting_messages(app, "tiny.base", interactive=False), "messages in the broker")
+        app.close()
         with redis.Redis.from_url(impatient.broker_url or "") as client:
             client.flushall()
         assert_every_image_exactly_once(impatient, farm.await_job(job_id), 24)

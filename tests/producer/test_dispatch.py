@@ -50,16 +50,24 @@ def test_a_small_job_is_served_at_once_beside_a_huge_one() -> None:
 
 
 def test_queues_are_filled_to_their_depth_and_no_further() -> None:
-    base = QueueLoad("tiny", Stage.BASE, workers=3, queued=1)
+    base = QueueLoad("tiny", Stage.BASE, interactive=False, workers=3, queued=1)
     assert free_places(base, [base], depth=2) == 5
-    assert free_places(QueueLoad("tiny", Stage.BASE, workers=0, queued=0), [], depth=2) == 0
-    assert free_places(QueueLoad("tiny", Stage.BASE, workers=1, queued=9), [], depth=2) == 0
+    assert free_places(QueueLoad("tiny", Stage.BASE, interactive=False, workers=0, queued=0), [], depth=2) == 0
+    assert free_places(QueueLoad("tiny", Stage.BASE, interactive=False, workers=1, queued=9), [], depth=2) == 0
 
 
 def test_the_base_waits_for_a_refiner_that_falls_behind() -> None:
-    base = QueueLoad("tiny", Stage.BASE, workers=3, queued=0)
-    refiner = QueueLoad("tiny", Stage.REFINER, workers=1, queued=REFINER_BACKLOG)
+    base = QueueLoad("tiny", Stage.BASE, interactive=False, workers=3, queued=0)
+    refiner = QueueLoad("tiny", Stage.REFINER, interactive=False, workers=1, queued=REFINER_BACKLOG)
     assert free_places(base, [base, refiner], depth=2) == 0
     assert free_places(refiner, [base, refiner], depth=2) == 0
-    elsewhere = QueueLoad("sdxl-1.0", Stage.REFINER, workers=1, queued=REFINER_BACKLOG)
+    elsewhere = QueueLoad("sdxl-1.0", Stage.REFINER, interactive=False, workers=1, queued=REFINER_BACKLOG)
     assert free_places(base, [base, elsewhere], depth=2) == 6
+
+
+def test_bulk_takes_no_place_of_the_interactive_class() -> None:
+    interactive = QueueLoad("tiny", Stage.BASE, interactive=True, workers=1, queued=0)
+    full = QueueLoad("tiny", Stage.BASE, interactive=False, workers=1, queued=2)
+    behind = QueueLoad("tiny", Stage.REFINER, interactive=False, workers=1, queued=REFINER_BACKLOG)
+    assert free_places(full, [interactive, full, behind], depth=2) == 0
+    assert free_places(interactive, [interactive, full, behind], depth=2) == 2

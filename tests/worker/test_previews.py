@@ -14,7 +14,7 @@ from farm.states import Stage
 from farm.transitions import Claim
 from worker import stages
 from worker.pipelines import LoadedPipeline
-from worker.previews import MAX_EDGE, PREVIEW_SECONDS, Reporter, previews
+from worker.previews import MAX_EDGE, PREVIEW_SECONDS, Reporter, Seen, previews
 
 SMALL = {"width": 64, "height": 64, "num_inference_steps": 5}
 CLAIM = Claim(11, 1, Stage.BASE, 7, {}, None, None, ())
@@ -58,7 +58,7 @@ def board(settings: Settings) -> ProgressBoard:
 
 
 def report(reporter: Reporter, step: int, latents: torch.Tensor) -> None:
-    reporter.step(CLAIM, Progress(Stage.BASE, step, 9), [3, 5], latents)
+    reporter.step(Progress(Stage.BASE, step, 9), [Seen(CLAIM, [3, 5], [0, 1])], latents)
 
 
 def test_previews_are_written_only_while_somebody_watches(
