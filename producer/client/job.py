@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 PAGE = 500
 #: What is told of a job itself, and how far it is; the end of a test run is no event of its own.
 NEWS_OF_JOBS = (
-    "job.started,job.paused,job.resumed,job.changed,job.retried,job.completed,job.failed,job.cancelled,progress"
+    "job.started,job.paused,job.resumed,job.changed,job.retried,"
+    "job.completed,job.failed,job.cancelled,job.deleted,progress"
 )
 #: Around an image that has just ended, others of its batch have too.
 NEIGHBOURS = 32

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 from running import RunningFarm
 
+from farm.spec import ImageParameters
 from producer import (
     AsyncFarm,
     ConflictError,
@@ -55,7 +56,7 @@ def test_a_finished_job_tells_everything(farm: Farm, done: Job) -> None:
     assert [(image.prompt, image.parameters["guidance_scale"], image.seed) for image in images] == [
         (prompt, scale, seed) for prompt, seed in (("a red fox", 7), ("an owl", 8)) for scale in (2, 4, 6)
     ]
-    assert "state" not in images[0].parameters
+    assert set(images[0].parameters) == set(ImageParameters.model_fields)
     assert done.image(3).prompt == "an owl"
     with pytest.raises(NotFoundError):
         done.image(6)
