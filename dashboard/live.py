@@ -65,6 +65,11 @@ def stop_streams() -> None:
     _stopping.set()
 
 
+def is_stopping() -> bool:
+    """Whether this process is about to stop: who waits for something goes without it."""
+    return _stopping.is_set()
+
+
 def stream(look: Callable[[], tuple[list[Event], bool]]) -> Response:
     """Answer with the events that ``look`` returns once a second, until it says that there is nothing more to come."""
     if not _places.acquire(blocking=False):

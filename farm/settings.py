@@ -75,6 +75,12 @@ class Settings(BaseSettings):
     token_largest_job: int | None = Field(
         default=None, ge=1, description="Images that a job submitted with such a token may have. Unset: no limit."
     )
+    interactive_seconds: float = Field(
+        default=540.0,
+        gt=0,
+        description="How long a request to the OpenAI- or A1111-compatible API waits for its pictures; then its job is "
+        "cancelled.",
+    )
     lease_seconds: float = Field(
         default=30.0, gt=0, description="How long a worker's claim on a batch lasts when it is not renewed."
     )

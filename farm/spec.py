@@ -26,6 +26,8 @@ MAX_IMAGES_PER_PROMPT = 10_000
 #: Images of a job.
 MAX_IMAGES = 1_000_000
 MAX_PRIORITY = 100
+#: Of requests whose sender waits for the pictures: they overtake everything else.
+INTERACTIVE_PRIORITY = MAX_PRIORITY
 #: Pictures and adapters of one image; more than a device holds.
 MAX_ADAPTERS = 8
 #: diffusers' own, of the image-to-image and of the inpainting pipeline.

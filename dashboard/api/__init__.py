@@ -14,6 +14,7 @@ from dashboard.api import (
     pipelines,
     presets,
     queues,
+    signed,
     word_lists,
     workers,
 )
@@ -26,3 +27,4 @@ def register_api(app: Flask) -> None:
     for module in (people, activities):
         app.register_blueprint(module.blueprint, url_prefix="/api/v1")
     app.register_blueprint(health.blueprint)
+    app.register_blueprint(signed.blueprint)
