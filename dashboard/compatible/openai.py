@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 from werkzeug.exceptions import UnsupportedMediaType
 
-from dashboard.api.submission import read_json_object
+from dashboard.api.bodies import read_json_object
 from dashboard.compatible.bodies import form_values, read_body, refusal
 from dashboard.compatible.inputs import openai_mask, opened, stored, stored_bytes, transparent_parts
 from dashboard.compatible.openai_bodies import (

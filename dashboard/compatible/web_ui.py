@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 from sqlalchemy import select
 
-from dashboard.api.submission import read_json_object
+from dashboard.api.bodies import read_json_object
 from dashboard.auth import identity
 from dashboard.compatible.bodies import read_body
 from dashboard.compatible.rendering import Wish, begin, place, read_picture

@@ -147,7 +147,7 @@ def test_a_picture_without_a_mask_is_changed_as_a_whole_or_where_it_is_transpare
 
 
 def test_variations(client: openai.OpenAI) -> None:
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="deprecated"):
         answer = client.images.create_variation(image=png(scene()), n=2, response_format="b64_json", extra_body=QUICK)
     one, other = (bytes_of(image) for image in answer.data)
     assert read_parameters(one)["parameters"]["image"].startswith("sha256:")
