@@ -115,7 +115,9 @@ def test_what_is_transparent_in_the_mask_is_painted_anew(farm: RunningFarm, clie
     mask = Image.new("RGBA", (128, 96), opaque)
     mask.paste(transparent, (64, 0, 128, 96))
     forest, castle = (
-        pixels(bytes_of(client.images.edit(image=png(scene()), mask=png(mask), prompt=prompt, extra_body=QUICK).data[0]))
+        pixels(
+            bytes_of(client.images.edit(image=png(scene()), mask=png(mask), prompt=prompt, extra_body=QUICK).data[0])
+        )
         for prompt in ("a green forest", "a red castle")
     )
     differ = np.abs(forest - castle)
@@ -145,7 +147,7 @@ def test_a_picture_without_a_mask_is_changed_as_a_whole_or_where_it_is_transpare
 
 
 def test_variations(client: openai.OpenAI) -> None:
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="deprecated"):
         answer = client.images.create_variation(image=png(scene()), n=2, response_format="b64_json", extra_body=QUICK)
     one, other = (bytes_of(image) for image in answer.data)
     assert read_parameters(one)["parameters"]["image"].startswith("sha256:")
@@ -284,9 +286,9 @@ def test_callers_at_the_same_time_each_get_their_own(farm: RunningFarm) -> None:
 
 def test_quality_is_a_number_of_steps(client: openai.OpenAI) -> None:
     steps = {
-        quality: read_parameters(
-            bytes_of(client.images.generate(prompt="a fox", size=SIZE, quality=quality).data[0])
-        )["parameters"]["num_inference_steps"]
+        quality: read_parameters(bytes_of(client.images.generate(prompt="a fox", size=SIZE, quality=quality).data[0]))[
+            "parameters"
+        ]["num_inference_steps"]
         for quality in ("low", "medium", "high")
     }
     assert steps == {"low": 5, "medium": 10, "high": 15}
