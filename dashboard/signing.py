@@ -30,7 +30,7 @@ def signed_url(view: ImageView) -> str:
 def read_signed(token: str) -> tuple[int, int]:
     """Job and index of the picture that a token of ``signed_url`` lets see. Raises NotFoundError and Gone."""
     try:
-        job_id, index = _serializer().loads(token, max_age=SIGNED_URL_SECONDS)
+        job_id, index = _serializer(make=False).loads(token, max_age=SIGNED_URL_SECONDS)
     except SignatureExpired:
         raise Gone("This address was good for an hour, and that is over. Ask for a new one.") from None
     except BadSignature:
@@ -38,7 +38,9 @@ def read_signed(token: str) -> tuple[int, int]:
     return job_id, index
 
 
-def _serializer() -> URLSafeTimedSerializer:
+def _serializer(*, make: bool = True) -> URLSafeTimedSerializer:
     farm = context()
-    key = farm.shared.get("signing key", lambda _before: signing_key(farm.engine, "pictures"), SIGNED_URL_SECONDS)
+    key = farm.shared.get(
+        "signing key", lambda _before: signing_key(farm.engine, "pictures", make=make), SIGNED_URL_SECONDS
+    )
     return URLSafeTimedSerializer(key, salt="picture")

@@ -113,11 +113,20 @@ def scripts() -> Response:
     return jsonify({"txt2img": [], "img2img": []})
 
 
-@blueprint.get("/<any(upscalers, 'latent-upscale-modes', hypernetworks, 'sd-vae', 'prompt-styles'):what>")
-@blueprint.get("/<any('face-restorers', 'realesrgan-models'):what>")
-def nothing(what: str) -> Response:
-    """Lists of what the farm does not have."""
-    return jsonify([{"name": "None"}] if what == "upscalers" else [])
+@blueprint.get("/upscalers")
+def upscalers() -> Response:
+    """The one that does nothing."""
+    return jsonify([{"name": "None", "model_name": None, "model_path": None, "model_url": None, "scale": 1}])
+
+
+@blueprint.get("/latent-upscale-modes")
+@blueprint.get("/hypernetworks")
+@blueprint.get("/sd-vae")
+@blueprint.get("/prompt-styles")
+@blueprint.get("/face-restorers")
+def nothing() -> Response:
+    """Lists of what the farm does not have; clients ask for them when they begin."""
+    return jsonify([])
 
 
 @blueprint.get("/progress")

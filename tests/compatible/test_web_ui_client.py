@@ -151,7 +151,8 @@ def test_what_clients_ask_before_they_begin(api: WebUIApi) -> None:
     assert "tiny" in api.util_get_model_names()
     assert "tiny-warm" in [lora["name"] for lora in api.get_loras()]
     assert api.get_scripts() == {"txt2img": [], "img2img": []}
-    assert api.get_upscalers() == [{"name": "None"}]
+    assert [upscaler["name"] for upscaler in api.get_upscalers()] == ["None"]
+    assert api.get_face_restorers() == api.get_hypernetworks() == api.get_sd_vae() == []
 
 
 def test_the_checkpoint_of_ones_settings(farm: RunningFarm, api: WebUIApi) -> None:
