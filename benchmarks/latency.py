@@ -1,11 +1,11 @@
 """What the farm adds to the render time of a single interactive image, and what such an image waits under bulk work.
 
-The farm is `farm up` with one worker of both stages: Postgres, Valkey, producer, dashboard, worker and store share the
-machine, and nothing else should run on it. Jobs of one image are submitted over HTTP one after the other, on a
-connection that stays open; a job is known to have ended when Postgres says so to a listener. From that time the seconds
-are taken away that the device computed, as the batch's row has them. Under bulk work what is left is the waiting for the
-device: it is compared with the seconds of one bulk call, which nobody can interrupt. A rival is not there: an interactive
-request can at best find the device free.
+The farm is `farm up` with one worker of both stages: Postgres, Valkey, producer, dashboard, worker and store share
+the machine, and nothing else should run on it. Jobs of one image are submitted over HTTP one after the other, on a
+connection that stays open; a job is known to have ended when Postgres says so to a listener. From that time the
+seconds are taken away that the device computed, as the batch's row has them. Under bulk work what is left is the
+waiting for the device: it is compared with the seconds of one bulk call, which nobody can interrupt. A rival is not
+there: an interactive request can at best find the device free.
 
     .venv/bin/python benchmarks/latency.py
 """
@@ -44,7 +44,8 @@ SPLIT = 0.8
 WARM_UP = 10
 
 _TIMES = """
-    SELECT EXTRACT(epoch FROM jobs.created_at), EXTRACT(epoch FROM jobs.started_at), EXTRACT(epoch FROM jobs.finished_at),
+    SELECT EXTRACT(epoch FROM jobs.created_at), EXTRACT(epoch FROM jobs.started_at),
+        EXTRACT(epoch FROM jobs.finished_at),
         batches.base_seconds, batches.refiner_seconds
     FROM jobs JOIN batches ON batches.job_id = jobs.id WHERE jobs.id = %s
 """
@@ -79,6 +80,7 @@ class Bench:
         self._news.execute(f"LISTEN {NEWS_CHANNEL}".encode())
 
     def close(self) -> None:
+        """Close both connections."""
         self._farm.close()
         self._database.close()
         self._news.close()
@@ -166,7 +168,10 @@ def main() -> None:
             for _ in range(WARM_UP):
                 bench.request(refined=refined)
         idle = {
-            name: [bench.request(refined=refined) for _ in track(range(options.requests), name, console=Console(stderr=True))]
+            name: [
+                bench.request(refined=refined)
+                for _ in track(range(options.requests), name, console=Console(stderr=True))
+            ]
             for name, refined in (("base only", False), ("base and refiner", True))
         }
         claims = {count: bench.first_claim(count) for count in options.jobs}
@@ -249,7 +254,9 @@ def report(
     if options.json:
         print(json.dumps(document))
         return
-    table = Table("milliseconds, median (p95)", *found, title=f"One image, {options.size}x{options.size}, {options.steps} steps")
+    table = Table(
+        "milliseconds, median (p95)", *found, title=f"One image, {options.size}x{options.size}, {options.steps} steps"
+    )
     for part in parts:
         cells = (f"{1000 * found[name][part][0]:.1f} ({1000 * found[name][part][1]:.1f})" for name in found)
         table.add_row(part, *cells)

@@ -68,6 +68,11 @@ def stop_streams() -> None:
     _stopping.set()
 
 
+def is_stopping() -> bool:
+    """Whether this process is about to stop: who waits for something goes without it."""
+    return _stopping.is_set()
+
+
 def stream(
     look: Callable[[], tuple[list[Event], bool]], news: AbstractContextManager[threading.Event] | None = None
 ) -> Response:

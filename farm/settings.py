@@ -81,6 +81,12 @@ class Settings(BaseSettings):
         description="Hosts and networks, between commas, that webhooks and pictures by address may reach although they "
         "are not on the public internet: hooks.internal, 10.1.0.0/16.",
     )
+    interactive_seconds: float = Field(
+        default=540.0,
+        gt=0,
+        description="How long a request to the OpenAI- or A1111-compatible API waits for its pictures; then its job is "
+        "cancelled.",
+    )
     lease_seconds: float = Field(
         default=30.0, gt=0, description="How long a worker's claim on a batch lasts when it is not renewed."
     )

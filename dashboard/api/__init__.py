@@ -16,6 +16,7 @@ from dashboard.api import (
     presets,
     queues,
     reference,
+    signed,
     webhooks,
     word_lists,
     workers,
@@ -29,3 +30,4 @@ def register_api(app: Flask) -> None:
     for module in (people, activities, events, webhooks, reference):
         app.register_blueprint(module.blueprint, url_prefix="/api/v1")
     app.register_blueprint(health.blueprint)
+    app.register_blueprint(signed.blueprint)

@@ -25,6 +25,7 @@ from dashboard.picking import json_change, json_filter, query_filter
 from dashboard.queries.images import ImageView, get_image, list_images
 from dashboard.queries.jobs import get_job
 from dashboard.queries.pictures import list_pictures, read_place
+from dashboard.signing import SIGNED_URL_SECONDS
 from farm.errors import NotFoundError
 from farm.formats import FORMATS
 from farm.marks import mark_image, mark_images
@@ -32,7 +33,6 @@ from farm.states import ImageState
 
 blueprint = Blueprint("api_images", __name__)
 
-SIGNED_URL_SECONDS = 3600
 PICTURES = tuple(Media(kind) for kind in dict.fromkeys(one.media_type for one in FORMATS.values()))
 
 

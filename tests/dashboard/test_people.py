@@ -28,6 +28,7 @@ PUBLIC = {
     "health.readyz",
     "api_reference.openapi",
     "reference.index",
+    "signed.picture",
     "static",
 }
 #: What viewers may send: changes of what is their own, and long choices of what they want to have.
