@@ -97,7 +97,7 @@ def by_lines(farm: RunningFarm, count: int) -> int:
 
 
 def by_client(farm: RunningFarm, count: int) -> int:
-    return farm.client.submit_rows([{"prompt": prompt(number)} for number in range(count)], FIELDS)["id"]
+    return farm.client.submit(rows=({"prompt": prompt(number)} for number in range(count)), **FIELDS).id
 
 
 def by_copy(farm: RunningFarm, count: int) -> int:
@@ -168,7 +168,7 @@ def measure(name: str, send: Send, sizes: list[int]) -> list[dict[str, float | s
                         }
                     )
                     if send is not by_copy:
-                        farm.client.cancel(job_id)
+                        farm.client.job(job_id).cancel()
     return results
 
 

@@ -6,6 +6,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from dashboard.api import register_api
 from dashboard.arguments import NumberConverter
 from dashboard.auth import register_auth
+from dashboard.compatible import register_compatible
 from dashboard.context import EXTENSION, Context
 from dashboard.errors import register_errors
 from dashboard.news import News
@@ -47,6 +48,7 @@ def create_app(settings: Settings) -> Flask:
     register_security(app, settings)
     register_auth(app)
     register_api(app)
+    register_compatible(app)
     register_pages(app)
     register_errors(app)
     return app

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from flask import request
 from typing_extensions import override
-from werkzeug.routing import IntegerConverter
+from werkzeug.routing import IntegerConverter, ValidationError
 
 from farm.errors import InvalidSubmissionError, Problem
 
@@ -26,7 +26,10 @@ class NumberConverter(IntegerConverter):
 
     @override
     def to_python(self, value: str) -> int:
-        return int(value)
+        number = int(value)
+        if number > _MAX_NUMBER:
+            raise ValidationError
+        return number
 
 
 def integer(name: str, default: int | None = None, low: int = 0, high: int = _MAX_NUMBER) -> int | None:

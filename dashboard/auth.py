@@ -10,7 +10,7 @@ from flask import Flask, g, redirect, request, url_for
 from werkzeug.exceptions import Forbidden, Unauthorized
 from werkzeug.wrappers import Response
 
-from dashboard.api.problems import wants_problem
+from dashboard.api.problems import COMPATIBLE, wants_problem
 from dashboard.context import context
 from dashboard.rates import add_headers, count_request
 from dashboard.security import SAFE_METHODS
@@ -55,8 +55,12 @@ def current_identity() -> Identity | None:
         engine = context().engine
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
         cookie = request.cookies.get(COOKIE)
+        basic = request.authorization
         if kind.lower() == "bearer":
             g.identity = identify_token(engine, token.strip())
+        elif basic is not None and basic.type == "basic" and request.path.startswith(COMPATIBLE):
+            # Programs that were written for A1111 know names and passwords alone.
+            g.identity = identify_token(engine, basic.password or "")
         elif cookie:
             g.identity = identify_session(engine, cookie)
     return cast("Identity | None", g.identity)

@@ -3,13 +3,20 @@
 import logging
 from http import HTTPStatus
 
-from flask import Flask, g, render_template
+from flask import Flask, g, render_template, request
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from dashboard.api.problems import invalid_submission, problem, wants_problem
+from dashboard.api.problems import COMPATIBLE, invalid_submission, problem, wants_problem
+from dashboard.compatible.errors import (
+    UnfinishedError,
+    UnknownModelError,
+    UnprocessablePictureError,
+    compatible_error,
+    refusal_status,
+)
 from dashboard.context import context
 from dashboard.rates import note_limit
 from farm.errors import (
@@ -36,13 +43,18 @@ def register_errors(app: Flask) -> None:
     app.register_error_handler(ObjectMissingError, _missing)
     app.register_error_handler(ConflictError, _conflict)
     app.register_error_handler(QuotaExceededError, _quota_exceeded)
+    app.register_error_handler(UnknownModelError, _unknown_model)
+    app.register_error_handler(UnprocessablePictureError, _unprocessable)
+    app.register_error_handler(UnfinishedError, _unfinished)
     app.register_error_handler(StoreError, _store_away)
     for kind in (OperationalError, InterfaceError, PoolTimeoutError):
         app.register_error_handler(kind, _database_away)
     app.register_error_handler(HTTPException, _http_error)
 
 
-def _answer(status: HTTPStatus, detail: str) -> Response:
+def _answer(status: HTTPStatus, detail: str, field: str | None = None, code: str | None = None) -> Response:
+    if (response := compatible_error(status, detail, field, code)) is not None:
+        return response
     if wants_problem():
         return problem(status, detail)
     page = render_template("error.html", status=status.value, title=status.phrase, detail=detail)
@@ -51,6 +63,8 @@ def _answer(status: HTTPStatus, detail: str) -> Response:
 
 
 def _refused(error: InvalidSubmissionError) -> Response:
+    if request.path.startswith(COMPATIBLE):
+        return _answer(refusal_status(), error.summary(), error.problems[0].field)
     if wants_problem():
         return invalid_submission(error, g.get("pointer"))
     return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, error.summary())
@@ -66,12 +80,30 @@ def _conflict(error: ConflictError) -> Response:
 
 def _quota_exceeded(error: QuotaExceededError) -> Response:
     note_limit(error.quota, error.limit, None, error.remaining, error.reset_seconds)
-    if wants_problem():
+    if wants_problem() and not request.path.startswith(COMPATIBLE):
         members = {"type": QUOTA_EXCEEDED, "violated-policies": [error.quota]}
         response: Response = problem(HTTPStatus.TOO_MANY_REQUESTS, str(error), **members)
     else:
-        response = _answer(HTTPStatus.TOO_MANY_REQUESTS, str(error))
+        response = _answer(HTTPStatus.TOO_MANY_REQUESTS, str(error), code="insufficient_quota")
     response.headers["Retry-After"] = str(error.reset_seconds)
+    return response
+
+
+def _unknown_model(error: UnknownModelError) -> Response:
+    return _answer(HTTPStatus.NOT_FOUND, str(error), "model", "model_not_found")
+
+
+def _unprocessable(error: UnprocessablePictureError) -> Response:
+    return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), error.field, "invalid_image_file")
+
+
+def _unfinished(error: UnfinishedError) -> Response:
+    response = _answer(error.status, str(error))
+    if error.status is HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = "5"
+    else:
+        # The farm has tried it several times: OpenAI's client need not, too.
+        response.headers["x-should-retry"] = "false"
     return response
 
 

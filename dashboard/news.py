@@ -74,6 +74,11 @@ class News:
                     for news in connection.notifies():
                         self._tell(int(news.payload))
             except psycopg.OperationalError as error:
+                with self._lock:
+                    if not self._waiting:
+                        # Who waits next listens anew.
+                        self._listens = False
+                        return
                 logger.warning("no news for now: %s", str(error).splitlines()[0])
                 threading.Event().wait(RECONNECT_SECONDS)
 

@@ -20,8 +20,9 @@ from farm.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: Most of them wait: for events to send, for browsers that read slowly.
-THREADS = 56
+#: Most of them wait: for events to send (``live.MAX_STREAMS``), for pictures (``MAX_WAITING`` of compatible.rendering),
+#: for browsers that read slowly. What these leave is for pages.
+THREADS = 120
 
 
 def _print_address(url: str) -> None:

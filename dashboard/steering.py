@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from sqlalchemy import Engine, select
 
 from dashboard.auth import owner_or_operator
-from farm.control import cancel_job, change_job, pause_job, resume_job, retry_failed
+from dashboard.context import context
+from farm.control import cancel_job, change_job, delete_job, pause_job, resume_job, retry_failed
 from farm.errors import InvalidSubmissionError, Problem
 from farm.models import Job
 from farm.people import Identity
@@ -40,7 +41,7 @@ class Outcome:
     """Why nothing was done."""
 
 
-NAMES = ("pause", "resume", "cancel", "retry", "priority")
+NAMES = ("pause", "resume", "cancel", "retry", "priority", "delete")
 
 
 def action_named(name: object, priority: object = None) -> Action:
@@ -53,6 +54,7 @@ def action_named(name: object, priority: object = None) -> Action:
         "resume": Action(resume_job, "Resumed"),
         "cancel": Action(cancel_job, "Cancelled"),
         "retry": Action(lambda engine, job_id, by: retry_failed(engine, job_id, by) > 0, "Retried", "nothing to retry"),
+        "delete": Action(_delete, "Deleted", "has not ended; cancel it first"),
     }
     if not isinstance(name, str) or name not in actions:
         raise InvalidSubmissionError([Problem("action", f"must be one of {', '.join(NAMES)}")])
@@ -85,6 +87,10 @@ def steer(engine: Engine, job_ids: Sequence[int], action: Action, who: Identity)
         else:
             outcomes.append(Outcome(job_id, done=False, reason=action.in_vain))
     return outcomes
+
+
+def _delete(engine: Engine, job_id: int, by: str) -> bool:
+    return delete_job(engine, job_id, context().settings.lease_seconds, by)
 
 
 def _checked(field: str, value: object) -> JobSpec:

@@ -3,6 +3,7 @@
 Locks are taken in the same order as there: job, batches, images. ``by`` is the name of whoever does it, for the log.
 """
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -12,9 +13,13 @@ from sqlalchemy.dialects.postgresql import insert
 from farm.activity import note
 from farm.database import wake_producer
 from farm.events import Announcement, Kind, announce
+from farm.formats import format_of
+from farm.keys import image_key, latents_key, thumbnail_key
 from farm.models import Batch, DoomedObject, Image, Job
 from farm.states import BatchState, ImageState, JobState, Stage
 
+#: A statement holds at most 65,535 values.
+_KEYS_AT_ONCE = 10_000
 UNFINISHED_JOB = (JobState.QUEUED, JobState.RUNNING)
 UNFINISHED = (BatchState.READY, BatchState.QUEUED, BatchState.RUNNING)
 
@@ -156,13 +161,29 @@ def delete_job(engine: Engine, job_id: int, lease_seconds: float, by: str = "") 
         ):
             doomed = select(column, not_before).where(rows, column.is_not(None))
             connection.execute(insert(DoomedObject).from_select(["key", "not_before"], doomed).on_conflict_do_nothing())
-        announce(connection, job_id, Announcement(Kind.JOB_DELETED))
+        unnamed = [{"key": key, "not_before": not_before} for key in _unnamed_objects(connection, job_id)]
+        for start in range(0, len(unnamed), _KEYS_AT_ONCE):
+            some = unnamed[start : start + _KEYS_AT_ONCE]
+            connection.execute(insert(DoomedObject).values(some).on_conflict_do_nothing())
+        announce(connection, job_id, Announcement(Kind.JOB_DELETED, details={"name": job.name}))
         note(connection, by, "job.delete", job_id, name=job.name)
         # The foreign keys would do it row by row.
         for table in (Image, Batch):
             connection.execute(delete(table).where(table.job_id == job_id))
         connection.execute(delete(Job).where(Job.id == job_id))
     return True
+
+
+def _unnamed_objects(connection: Connection, job_id: int) -> Iterator[str]:
+    """What workers wrote, or still write, of stages whose end was never recorded."""
+    begun = (Batch.job_id == job_id, Batch.attempt > 0, Batch.state != BatchState.COMPLETED)
+    for batch_id, attempts in connection.execute(select(Batch.id, Batch.attempt).where(*begun)):
+        yield from (latents_key(job_id, batch_id, attempt) for attempt in range(1, attempts + 1))
+    output_format = Batch.parameters["output_format"].astext
+    images = select(Image.index, output_format).join(Batch, Batch.id == Image.batch_id)
+    for index, form in connection.execute(images.where(*begun, Image.job_id == job_id, Image.image_key.is_(None))):
+        yield image_key(job_id, index, format_of(form).ending)
+        yield thumbnail_key(job_id, index)
 
 
 def _change(connection: Connection, job_id: int, **values: Any) -> bool:

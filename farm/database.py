@@ -11,6 +11,9 @@ NOTIFY_CHANNEL = "farm_jobs"
 #: Channel on which all who wait for a job hear that something happened to it; the payload is its number.
 NEWS_CHANNEL = "farm_news"
 
+#: Channel on which senders of webhooks hear that there is something to deliver.
+DELIVERIES_CHANNEL = "farm_deliveries"
+
 
 def open_database(settings: Settings, pool_size: int = 5) -> Engine:
     """An engine on the farm's database; nothing is contacted yet.

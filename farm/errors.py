@@ -35,6 +35,14 @@ class StoreError(FarmError):
     """The object store did not do what it was asked; it may again later."""
 
 
+class AddressRefusedError(FarmError):
+    """An address that somebody named is not asked, or no longer listened to; the message goes on after its name."""
+
+
+class UnreachableError(FarmError):
+    """An address that somebody named did not answer; the message goes on after its name."""
+
+
 class ObjectMissingError(FarmError):
     """The object store holds nothing under the key."""
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Engine, bindparam, delete, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from farm.database import NEWS_CHANNEL
+from farm.database import DELIVERIES_CHANNEL, NEWS_CHANNEL
 from farm.models import Event
 
 #: Events are kept so long, and with them what a stream can resume from and a webhook can replay.
@@ -36,8 +36,12 @@ class Kind(StrEnum):
     JOB_DELETED = "job.deleted"
     IMAGE_COMPLETED = "image.completed"
     IMAGE_FAILED = "image.failed"
+    WEBHOOK_TEST = "webhook.test"
+    """Sent to one webhook on demand; it belongs to no job, and streams do not show it."""
 
 
+#: What streams and webhooks may be narrowed to.
+KINDS = tuple(kind for kind in Kind if kind is not Kind.WEBHOOK_TEST)
 #: After one of these a job's stream has nothing more to tell, unless somebody lets it be rendered again.
 LAST_KINDS = frozenset({Kind.JOB_COMPLETED, Kind.JOB_FAILED, Kind.JOB_CANCELLED, Kind.JOB_DELETED})
 
@@ -66,6 +70,20 @@ class Happened(NamedTuple):
         """Its place among the farm's events, for a reader who comes back."""
         return f"{self.transaction}.{self.id}"
 
+    def as_json(self) -> dict[str, Any]:
+        """The event as streams and webhooks tell of it; addresses are those of the API."""
+        told: dict[str, Any] = {"kind": self.kind, "job_id": self.job_id, "at": self.at.isoformat()}
+        url = f"/api/v1/jobs/{self.job_id}"
+        if self.image_index is not None:
+            told["index"] = self.image_index
+            url += f"/images/{self.image_index}"
+        told["url"] = url
+        if self.kind == Kind.IMAGE_COMPLETED:
+            told |= {"file_url": f"{url}/file", "thumbnail_url": f"{url}/thumbnail"}
+        if self.details is not None:
+            told["details"] = self.details
+        return told
+
 
 _ANNOUNCE = text(
     f"""
@@ -81,12 +99,19 @@ _ANNOUNCE = text(
         SELECT webhooks.id, made.id
         FROM made
         JOIN webhooks ON made.kind = ANY (webhooks.kinds) AND webhooks.disabled_at IS NULL
-        JOIN jobs ON jobs.id = :job_id AND (webhooks.all_jobs OR webhooks.owner = jobs.owner)
-        RETURNING 1
+        JOIN users ON users.name = webhooks.owner AND users.disabled_at IS NULL
+        JOIN jobs ON jobs.id = :job_id
+            AND (jobs.owner = webhooks.owner OR webhooks.all_jobs AND users.role IN ('operator', 'admin'))
+        RETURNING id
     )
-    SELECT pg_notify('{NEWS_CHANNEL}', CAST(:job_id AS text)), (SELECT count(*) FROM sent)
-    """  # noqa: S608 - the channel's name is ours
+    SELECT pg_notify('{NEWS_CHANNEL}', CAST(:job_id AS text)),
+        (SELECT count(pg_notify('{DELIVERIES_CHANNEL}', '')) FROM sent)
+    """  # noqa: S608 - the channels' names are ours
 ).bindparams(bindparam("details", type_=JSONB))
+
+
+_COLUMNS = "id, transaction, at, kind, job_id, image_index, details"
+_OF_KINDS = "(CAST(:kinds AS text[]) IS NULL OR kind = ANY (CAST(:kinds AS text[])))"
 
 
 def announce(connection: Connection, job_id: int, *announcements: Announcement) -> None:
@@ -104,32 +129,34 @@ def announce(connection: Connection, job_id: int, *announcements: Announcement) 
     )
 
 
-def job_events(engine: Engine, job_id: int, after: int, limit: int) -> Sequence[Happened]:
-    """Events of a job after the one of this number, in their order; 0 is before all."""
+def job_events(
+    engine: Engine, job_id: int, after: int, limit: int, kinds: Sequence[str] | None = None
+) -> Sequence[Happened]:
+    """Events of a job after the one of this number, in their order; 0 is before all. ``kinds`` are all by default."""
     query = text(
-        "SELECT id, transaction, at, kind, job_id, image_index, details FROM events "
-        "WHERE job_id = :job_id AND id > :after ORDER BY id LIMIT :limit"
+        f"SELECT {_COLUMNS} FROM events WHERE job_id = :job_id AND id > :after AND {_OF_KINDS} ORDER BY id LIMIT :limit"  # noqa: S608
     )
+    given = {"job_id": job_id, "after": after, "limit": limit, "kinds": _listed(kinds)}
     with engine.connect() as connection:
-        rows = connection.execute(query, {"job_id": job_id, "after": after, "limit": limit})
-        return [Happened(*row) for row in rows]
+        return [Happened(*row) for row in connection.execute(query, given)]
 
 
-def farm_events(engine: Engine, after: tuple[int, int], limit: int) -> Sequence[Happened]:
+def farm_events(
+    engine: Engine, after: tuple[int, int], limit: int, kinds: Sequence[str] | None = None
+) -> Sequence[Happened]:
     """Events of all jobs after a place (``transaction``, ``id``), in an order that loses none.
 
     Those of transactions that are younger than one that still runs come later, in their turn: while a large job is
     being written, all wait for it.
     """
     query = text(
-        "SELECT id, transaction, at, kind, job_id, image_index, details FROM events "
-        "WHERE (transaction, id) > (:transaction, :id) "
+        f"SELECT {_COLUMNS} FROM events WHERE (transaction, id) > (:transaction, :id) "  # noqa: S608
         "AND transaction < CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint) "
-        "ORDER BY transaction, id LIMIT :limit"
+        f"AND job_id IS NOT NULL AND {_OF_KINDS} ORDER BY transaction, id LIMIT :limit"
     )
+    given = {"transaction": after[0], "id": after[1], "limit": limit, "kinds": _listed(kinds)}
     with engine.connect() as connection:
-        rows = connection.execute(query, {"transaction": after[0], "id": after[1], "limit": limit})
-        return [Happened(*row) for row in rows]
+        return [Happened(*row) for row in connection.execute(query, given)]
 
 
 def last_place(engine: Engine) -> tuple[int, int]:
@@ -143,3 +170,7 @@ def forget_old_events(engine: Engine) -> int:
     """Remove events that are older than ``KEPT_DAYS``, with their deliveries; returns how many."""
     with engine.begin() as connection:
         return connection.execute(delete(Event).where(Event.at < func.now() - timedelta(days=KEPT_DAYS))).rowcount
+
+
+def _listed(kinds: Sequence[str] | None) -> list[str] | None:
+    return None if kinds is None else [str(kind) for kind in kinds]

@@ -419,8 +419,8 @@ class Event(Base):
     at: Mapped[datetime] = mapped_column(server_default=func.now())
     kind: Mapped[str]
     """``farm.events.Kind``"""
-    job_id: Mapped[int] = mapped_column(BigInteger)
-    """Kept when the job is deleted."""
+    job_id: Mapped[int | None] = mapped_column(BigInteger)
+    """Kept when the job is deleted. NULL of the test of a webhook alone."""
     image_index: Mapped[int | None] = mapped_column(Integer)
     details: Mapped[dict[str, Any] | None]
 
@@ -429,20 +429,31 @@ class Webhook(Base):
     """An address of a user's that is told of events."""
 
     __tablename__ = "webhooks"
-    __table_args__ = (Index("ix_webhooks_owner", "owner"),)
+    __table_args__ = (
+        CheckConstraint("(old_secret IS NULL) = (old_secret_until IS NULL)", "old_secret_has_its_time"),
+        CheckConstraint("disabled_at IS NOT NULL OR disabled_because IS NULL", "reason_of_the_disabled"),
+        Index("ix_webhooks_owner", "owner"),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     owner: Mapped[str]
     """Name of the user: told of this user's jobs."""
     all_jobs: Mapped[bool] = mapped_column(server_default=false())
-    """Whether it is told of everybody's."""
+    """Whether it is told of everybody's, as long as its owner is an operator."""
     url: Mapped[str]
     secret: Mapped[str]
     """Signs what is sent; as the Standard Webhooks scheme writes it (``whsec_`` and base64)."""
+    old_secret: Mapped[str | None]
+    """The secret before this one signs, too, until its receivers have learnt the new one."""
+    old_secret_until: Mapped[datetime | None]
     kinds: Mapped[list[str]] = mapped_column(ARRAY(Text))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    failing_since: Mapped[datetime | None]
+    """When the first of the attempts failed after which none succeeded."""
     disabled_at: Mapped[datetime | None]
-    """Set while it is told nothing: by its owner, or because nothing got through for days."""
+    """Set while it is told nothing."""
+    disabled_because: Mapped[str | None]
+    """Why the farm disabled it; NULL when its owner did."""
 
 
 class Delivery(Base):
@@ -452,8 +463,9 @@ class Delivery(Base):
     __table_args__ = (
         CheckConstraint("(next_attempt_at IS NOT NULL) = (state = 'pending')", "pending_has_its_time"),
         CheckConstraint("(delivered_at IS NOT NULL) = (state = 'delivered')", "delivered"),
-        CheckConstraint("attempts >= 0", "counts"),
-        Index("ix_deliveries_due", "next_attempt_at", postgresql_where=text("state = 'pending'")),
+        CheckConstraint("earlier_attempts >= 0 AND attempts >= earlier_attempts", "counts"),
+        # A sender takes the due ones of each webhook.
+        Index("ix_deliveries_due", "webhook_id", "next_attempt_at", postgresql_where=text("state = 'pending'")),
         Index("ix_deliveries_webhook_id", "webhook_id", "id"),
         Index("ix_deliveries_event_id", "event_id"),
     )
@@ -463,6 +475,9 @@ class Delivery(Base):
     event_id: Mapped[int] = mapped_column(ForeignKey("events.id", ondelete="CASCADE"))
     state: Mapped[DeliveryState] = mapped_column(server_default=DeliveryState.PENDING)
     attempts: Mapped[int] = mapped_column(Integer, server_default="0")
+    """How often it was tried. The number is the fencing token: what a late sender reports changes no row."""
+    earlier_attempts: Mapped[int] = mapped_column(Integer, server_default="0")
+    """How many of these were before its latest replay."""
     next_attempt_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
     """While a sender tries it, the time at which another may: a sender that dies loses nothing."""
     attempted_at: Mapped[datetime | None]

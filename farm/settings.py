@@ -8,6 +8,7 @@ import platformdirs
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from farm.addresses import AllowedHosts
 from farm.limits import Limits
 
 
@@ -75,6 +76,17 @@ class Settings(BaseSettings):
     token_largest_job: int | None = Field(
         default=None, ge=1, description="Images that a job submitted with such a token may have. Unset: no limit."
     )
+    allowed_hosts: str | None = Field(
+        default=None,
+        description="Hosts and networks, between commas, that webhooks and pictures by address may reach although they "
+        "are not on the public internet: hooks.internal, 10.1.0.0/16.",
+    )
+    interactive_seconds: float = Field(
+        default=540.0,
+        gt=0,
+        description="How long a request to the OpenAI- or A1111-compatible API waits for its pictures; then its job is "
+        "cancelled.",
+    )
     lease_seconds: float = Field(
         default=30.0, gt=0, description="How long a worker's claim on a batch lasts when it is not renewed."
     )
@@ -107,6 +119,16 @@ class Settings(BaseSettings):
             self.token_concurrent_images,
             self.token_largest_job,
         )
+
+    @model_validator(mode="after")
+    def _allowed_hosts_can_be_read(self) -> Self:
+        AllowedHosts.read(self.allowed_hosts or "")
+        return self
+
+    @property
+    def reachable_hosts(self) -> AllowedHosts:
+        """What may be reached although it is not on the public internet."""
+        return AllowedHosts.read(self.allowed_hosts or "")
 
     @property
     def models_directory(self) -> Path:

@@ -125,15 +125,21 @@ def _lora(value: Any) -> Any:
 
 Text = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS), AfterValidator(_without_nul)]
 Pixels = Annotated[int, Field(ge=64, le=4096), AfterValidator(_divisible_by_8)]
-Pair = Annotated[tuple[int, int], BeforeValidator(_pair)]
+Pair = Annotated[tuple[int, int], BeforeValidator(_pair, json_schema_input_type=tuple[int, int] | str)]
 """(height, width) or (top, left) in pixels: diffusers' order."""
 Share = Annotated[float, Field(gt=0, lt=1)]
 Strength = Annotated[float, Field(gt=0, le=1)]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 InputRef = Annotated[str, Field(pattern=f"^{INPUT_REF.pattern}$")]
-Names = Annotated[tuple[Name, ...], BeforeValidator(listed), Field(max_length=MAX_ADAPTERS)]
+Names = Annotated[
+    tuple[Name, ...],
+    BeforeValidator(listed, json_schema_input_type=tuple[Name, ...] | str),
+    Field(max_length=MAX_ADAPTERS),
+]
 Numbers = Annotated[
-    tuple[Annotated[float, Field(ge=0, le=10)], ...], BeforeValidator(listed), Field(max_length=MAX_ADAPTERS)
+    tuple[Annotated[float, Field(ge=0, le=10)], ...],
+    BeforeValidator(listed, json_schema_input_type=tuple[float, ...] | float | str),
+    Field(max_length=MAX_ADAPTERS),
 ]
 Steps = Annotated[int, Field(ge=1, le=schedule.TRAIN_TIMESTEPS)]
 
@@ -157,12 +163,28 @@ class SharedParameters(BaseModel):
     height: Pixels
 
     num_inference_steps: Steps
-    timesteps: Annotated[tuple[int, ...], BeforeValidator(listed), Field(min_length=1, max_length=1000)] | None = None
-    sigmas: Annotated[tuple[float, ...], BeforeValidator(listed), Field(min_length=2, max_length=1001)] | None = None
+    timesteps: (
+        Annotated[
+            tuple[int, ...],
+            BeforeValidator(listed, json_schema_input_type=tuple[int, ...] | int | str),
+            Field(min_length=1, max_length=1000),
+        ]
+        | None
+    ) = None
+    sigmas: (
+        Annotated[
+            tuple[float, ...],
+            BeforeValidator(listed, json_schema_input_type=tuple[float, ...] | float | str),
+            Field(min_length=2, max_length=1001),
+        ]
+        | None
+    ) = None
     """The last sigma ends the schedule and is no step: mostly 0."""
     scheduler: Annotated[str, AfterValidator(_scheduler)] | None = None
     """None is the checkpoint's own."""
-    scheduler_options: Annotated[SchedulerOptions, BeforeValidator(_object)] = SchedulerOptions()
+    scheduler_options: Annotated[
+        SchedulerOptions, BeforeValidator(_object, json_schema_input_type=SchedulerOptions | str)
+    ] = SchedulerOptions()
     eta: float = Field(default=0.0, ge=0, le=1)
 
     guidance_scale: float = Field(ge=0, le=100)
@@ -189,7 +211,7 @@ class SharedParameters(BaseModel):
 
     loras: Annotated[
         tuple[Annotated[LoraUse, BeforeValidator(_lora)], ...],
-        BeforeValidator(listed),
+        BeforeValidator(listed, json_schema_input_type=tuple[LoraUse | str, ...] | LoraUse | str),
         Field(max_length=MAX_ADAPTERS),
     ] = ()
     textual_inversions: Names = ()
@@ -238,7 +260,11 @@ class ImageParameters(SharedParameters):
     seed: int = Field(ge=0, le=MAX_SEED)
     image: InputRef | None = None
     mask_image: InputRef | None = None
-    control_image: Annotated[tuple[InputRef, ...], BeforeValidator(listed), Field(max_length=MAX_ADAPTERS)] = ()
+    control_image: Annotated[
+        tuple[InputRef, ...],
+        BeforeValidator(listed, json_schema_input_type=tuple[str, ...] | str),
+        Field(max_length=MAX_ADAPTERS),
+    ] = ()
     """One for each of ``controlnet``, in its order."""
     ip_adapter_image: InputRef | None = None
 
@@ -333,7 +359,9 @@ class JobSpec(BaseModel):
     images_per_prompt: int = Field(default=1, ge=1, le=MAX_IMAGES_PER_PROMPT)
     batch_size: int | None = Field(default=None, ge=1, le=64)
     """At most so many images share a pipeline call; by default what the catalog found best."""
-    inputs: Annotated[dict[str, InputRef], BeforeValidator(_object)] = Field(default_factory=dict)
+    inputs: Annotated[
+        dict[str, InputRef], BeforeValidator(_object, json_schema_input_type=dict[str, InputRef] | str)
+    ] = Field(default_factory=dict)
     """Names under which rows speak of uploaded pictures."""
     templates: Literal["none", "all", "random"] = "none"
     """What ``{red|blue} __animal__`` in a prompt stands for: itself, every combination, or ``template_samples``."""

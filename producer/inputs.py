@@ -43,12 +43,33 @@ def accept_input(engine: Engine, store: ObjectStore, data: bytes) -> StoredInput
     known = find_input(engine, _PREFIX + digest)
     if known is not None:
         return known
-    width, height, media_type = _examine(data)
+    picture, media_type = open_picture(data)
+    width, height = picture.size
     store.put(input_key(digest), data, media_type)
     row = {"sha256": digest, "width": width, "height": height, "size": len(data), "media_type": media_type}
     with engine.begin() as connection:
         connection.execute(insert(Input).values(row).on_conflict_do_nothing())
     return StoredInput(_PREFIX + digest, width, height, len(data), media_type)
+
+
+def open_picture(data: bytes) -> tuple[Image.Image, str]:
+    """The picture as it is seen (EXIF may turn it), and its media type; raises InvalidSubmissionError if it is none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            picture = Image.open(io.BytesIO(data), formats=FORMATS)
+            if picture.width * picture.height > MAX_INPUT_PIXELS:
+                raise _refusal(f"has {picture.width}x{picture.height} pixels; at most {MAX_INPUT_PIXELS:,} are taken")
+            media_type = picture.get_format_mimetype() or "application/octet-stream"
+            # Decoding finds what is cut short.
+            upright = ImageOps.exif_transpose(picture)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise _refusal(f"has too many pixels; at most {MAX_INPUT_PIXELS:,} are taken") from None
+    except UnidentifiedImageError:
+        raise _refusal(f"is no picture; send one of {', '.join(FORMATS)}") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise _refusal(f"is damaged ({error}); save it anew") from None
+    return upright, media_type
 
 
 def find_input(engine: Engine, ref: str) -> StoredInput | None:
@@ -68,26 +89,6 @@ def find_inputs(engine: Engine, refs: Collection[str]) -> Mapping[str, InputSize
     )
     with engine.connect() as connection:
         return {_PREFIX + digest: InputSize(width, height) for digest, width, height in connection.execute(query)}
-
-
-def _examine(data: bytes) -> tuple[int, int, str]:
-    """Width and height as the picture is seen (EXIF may turn it), and its media type."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(data), formats=FORMATS)
-            if picture.width * picture.height > MAX_INPUT_PIXELS:
-                raise _refusal(f"has {picture.width}x{picture.height} pixels; at most {MAX_INPUT_PIXELS:,} are taken")
-            media_type = picture.get_format_mimetype() or "application/octet-stream"
-            # Decoding finds what is cut short.
-            upright = ImageOps.exif_transpose(picture)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise _refusal(f"has too many pixels; at most {MAX_INPUT_PIXELS:,} are taken") from None
-    except UnidentifiedImageError:
-        raise _refusal(f"is no picture; send one of {', '.join(FORMATS)}") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise _refusal(f"is damaged ({error}); save it anew") from None
-    return upright.width, upright.height, media_type
 
 
 def _refusal(message: str) -> InvalidSubmissionError:

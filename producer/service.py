@@ -22,6 +22,7 @@ from producer.dispatch import dispatch
 from producer.janitor import forget_old_keys, remove_doomed_objects
 from producer.minutes import forget_old_minutes, record_queues
 from producer.recovery import recover
+from producer.webhooks import send_deliveries
 
 logger = logging.getLogger(__name__)
 
@@ -103,12 +104,17 @@ def run(settings: Settings, stop: threading.Event) -> None:
     """Lead, or stand by to lead, until ``stop`` is set. Outages are outlived."""
     engine = open_database(settings)
     celery = make_celery(settings)
-    assert settings.database_url is not None  # noqa: S101 - open_database has refused None
-    leadership = Leadership(settings.database_url)
+    database_url = settings.database_url
+    assert database_url is not None  # noqa: S101 - open_database has refused None
+    leadership = Leadership(database_url)
     leading = False
     chores = Chores(engine, celery, settings)
     store = open_store(settings)
-    beside = [_beside(stop, "janitor", lambda: remove_doomed_objects(engine, store))]
+    senders = open_database(settings)
+    beside = [
+        _beside(stop, "janitor", lambda: remove_doomed_objects(engine, store)),
+        _beside(stop, "webhooks", lambda: send_deliveries(senders, database_url, settings.reachable_hosts, stop)),
+    ]
     try:
         while not stop.is_set():
             try:
@@ -131,6 +137,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
         stop.set()
         for thread in beside:
             thread.join()
+        senders.dispose()
         engine.dispose()
         celery.close()
 
@@ -138,7 +145,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
 def _beside(stop: threading.Event, name: str, work: Callable[[], int]) -> threading.Thread:
     """Do something again and again that must not hold up dispatching, in every producer, leader or not.
 
-    ``work`` returns how much it found to do; outages are outlived.
+    ``work`` returns how much it found to do (or goes on until ``stop`` is set); outages are outlived.
     """
 
     def loop() -> None:
@@ -146,7 +153,7 @@ def _beside(stop: threading.Event, name: str, work: Callable[[], int]) -> thread
             try:
                 if not work():
                     stop.wait(BESIDE_SECONDS)
-            except (OperationalError, StoreError) as error:
+            except (OperationalError, psycopg.OperationalError, StoreError) as error:
                 logger.warning("%s tries again: %s", name, str(error).splitlines()[0])
                 stop.wait(BESIDE_SECONDS)
 

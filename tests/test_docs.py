@@ -52,9 +52,21 @@ def test_every_route_of_the_api_is_documented(settings: Settings) -> None:
     assert routes == set(re.findall(r"^\| `([A-Z]+ /\S+)` \|", read("docs/api.md"), re.MULTILINE))
 
 
-def test_every_command_is_in_the_readme() -> None:
+def test_every_route_of_the_compatible_apis_is_documented(settings: Settings) -> None:
+    application = create_app(settings)
+    application.extensions[EXTENSION].engine.dispose()
+    routes = {
+        f"{method} {rule.rule}"
+        for rule in application.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        if rule.rule.startswith(("/v1/", "/sdapi/", "/files/"))
+    }
+    assert routes == set(re.findall(r"^\| `([A-Z]+ /\S+)` \|", read("docs/compatible.md"), re.MULTILINE))
+
+
+def test_every_command_is_documented() -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    text = read("README.md") + read("CHANGELOG.md")
+    text = read("docs/cli.md")
     for name in commands:
         assert re.search(rf"farm {name}\b|`{name}`", text), name
 

@@ -14,8 +14,8 @@ from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save
 
 from farm.formats import TEXT_NAME, XMP_NAMESPACE
-from farm.schedulers import SDXL_OWN
 from farm.spec import ImageParameters
+from farm.web_ui import web_ui_text
 from worker.pictures import Picture
 
 #: zlib's fastest level. Measured at 1024x1024 on one core: 55 to 80 ms against the default's 230 to 290 ms, for
@@ -102,26 +102,3 @@ def encode_thumbnail(picture: Image.Image, edge: int = THUMBNAIL_EDGE) -> bytes:
     # Method 0 is the fastest; a thumbnail's size hardly depends on it.
     small.save(buffer, "WEBP", quality=THUMBNAIL_QUALITY, method=0)
     return buffer.getvalue()
-
-
-def web_ui_text(parameters: ImageParameters) -> str:
-    """The parameters in the widely read form of the web UIs; what they have no name for is left out."""
-    lines = [parameters.prompt + "".join(f" <lora:{lora.name}:{lora.weight:g}>" for lora in parameters.loras)]
-    if parameters.negative_prompt is not None:
-        lines.append(f"Negative prompt: {parameters.negative_prompt}")
-    entry = parameters.scheduler_entry if parameters.scheduler is not None else SDXL_OWN
-    settings: dict[str, object] = {
-        "Steps": parameters.num_inference_steps,
-        "Sampler": entry.label,
-        "CFG scale": parameters.guidance_scale,
-        "Seed": parameters.seed,
-        "Size": f"{parameters.width}x{parameters.height}",
-        "Model": parameters.pipeline,
-        "Denoising strength": parameters.strength,
-        # The web UIs count from 1 where diffusers counts the layers that are left out.
-        "Clip skip": None if parameters.clip_skip is None else parameters.clip_skip + 1,
-        "Eta": parameters.eta or None,
-        "Refiner switch at": parameters.refiner_split,
-    }
-    lines.append(", ".join(f"{name}: {value}" for name, value in settings.items() if value is not None))
-    return "\n".join(lines)

@@ -6,6 +6,7 @@ from dashboard.api import (
     activities,
     archive,
     estimates,
+    events,
     health,
     images,
     inputs,
@@ -14,6 +15,9 @@ from dashboard.api import (
     pipelines,
     presets,
     queues,
+    reference,
+    signed,
+    webhooks,
     word_lists,
     workers,
 )
@@ -23,6 +27,7 @@ def register_api(app: Flask) -> None:
     """Add all routes of the API."""
     for module in (jobs, estimates, images, archive, inputs, pipelines, presets, queues, word_lists, workers):
         app.register_blueprint(module.blueprint, url_prefix="/api/v1")
-    for module in (people, activities):
+    for module in (people, activities, events, webhooks, reference):
         app.register_blueprint(module.blueprint, url_prefix="/api/v1")
     app.register_blueprint(health.blueprint)
+    app.register_blueprint(signed.blueprint)

@@ -1,8 +1,9 @@
 """The activity log: who did what, when."""
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, jsonify
 
-from dashboard.arguments import integer, page_size
+from dashboard.api.operations import describe, read_query
+from dashboard.api.schemas.farm import Activities, ActivitiesQuery
 from dashboard.context import context
 from dashboard.queries.activities import list_activities
 
@@ -10,15 +11,12 @@ blueprint = Blueprint("api_activities", __name__)
 
 
 @blueprint.get("/activities")
+@describe("people", {200: Activities}, query=ActivitiesQuery)
 def index() -> Response:
     """What people did, newest first; ``next`` is the ``before`` of the next page."""
+    asked = read_query(ActivitiesQuery)
     page = list_activities(
-        context().engine,
-        page_size(50),
-        integer("before"),
-        actor=request.args.get("actor"),
-        action=request.args.get("action"),
-        job_id=integer("job"),
+        context().engine, asked.limit, asked.before, actor=asked.actor, action=asked.action, job_id=asked.job
     )
     activities = [
         {

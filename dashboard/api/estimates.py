@@ -2,6 +2,8 @@
 
 from flask import Blueprint, Response, jsonify
 
+from dashboard.api.operations import describe
+from dashboard.api.schemas.submission import SUBMISSION, EstimateDocument, StreamQuery
 from dashboard.api.submission import read_submission
 from dashboard.context import context
 from dashboard.queries.throughput import throughput
@@ -14,6 +16,7 @@ blueprint = Blueprint("api_estimates", __name__)
 
 
 @blueprint.post("/estimate")
+@describe("jobs", {200: EstimateDocument}, body=SUBMISSION, query=StreamQuery)
 def create() -> Response:
     """The body is that of a submission; the answer has images, batches and seconds, which are null if unmeasured."""
     sent = read_submission()

@@ -6,76 +6,110 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from dashboard.api.submission import read_json_object
-from dashboard.arguments import integer, page_size
+from dashboard.api.bodies import read_json_object
+from dashboard.api.operations import Media, describe, read_query
+from dashboard.api.schemas.jobs import (
+    FileQuery,
+    ImageDocument,
+    ImagePage,
+    ImagesPage,
+    ImagesQuery,
+    JobImagesQuery,
+    MarkBody,
+    Marked,
+    MarksBody,
+)
 from dashboard.auth import identity
 from dashboard.context import context
 from dashboard.picking import json_change, json_filter, query_filter
 from dashboard.queries.images import ImageView, get_image, list_images
 from dashboard.queries.jobs import get_job
 from dashboard.queries.pictures import list_pictures, read_place
+from dashboard.signing import SIGNED_URL_SECONDS
 from farm.errors import NotFoundError
+from farm.formats import FORMATS
 from farm.marks import mark_image, mark_images
 from farm.states import ImageState
 
 blueprint = Blueprint("api_images", __name__)
 
-SIGNED_URL_SECONDS = 3600
+PICTURES = tuple(Media(kind) for kind in dict.fromkeys(one.media_type for one in FORMATS.values()))
 
 
 @blueprint.get("/jobs/<int:job_id>/images")
+@describe("images", {200: ImagePage}, query=JobImagesQuery)
 def index(job_id: int) -> Response:
     """A job's images by index; ``next`` is the ``after`` of the next page."""
     farm = context()
     get_job(farm.engine, farm.board, job_id)
-    page = list_images(farm.engine, job_id, page_size(100), integer("after"), query_filter())
+    asked = read_query(JobImagesQuery)
+    page = list_images(farm.engine, job_id, asked.limit, asked.after, query_filter())
     images = [image_json(view) for view in page.entries]
     return jsonify({"images": images, "next": page.entries[-1].image.index if page.more else None})
 
 
 @blueprint.get("/images")
+@describe("images", {200: ImagesPage}, query=ImagesQuery)
 def everywhere() -> Response:
     """Images of all jobs, the newest job's last image first; ``next`` is the ``before`` of the next page."""
-    text = request.args.get("before")
-    before = read_place("before", text) if text else None
+    asked = read_query(ImagesQuery)
+    before = read_place("before", asked.before) if asked.before is not None else None
     chosen = query_filter(with_indices=False)
-    page = list_pictures(context().engine, page_size(100), chosen, before=before)
+    page = list_pictures(context().engine, asked.limit, chosen, before=before)
     images = [image_json(view) for view in page.entries]
     return jsonify({"images": images, "next": str(page.entries[-1].place) if page.more else None})
 
 
 @blueprint.get("/jobs/<int:job_id>/images/<int:index>")
+@describe("images", {200: ImageDocument})
 def show(job_id: int, index: int) -> Response:
     """One image with its full parameters."""
     return jsonify(image_json(get_image(context().engine, job_id, index)))
 
 
 @blueprint.patch("/jobs/<int:job_id>/images/<int:index>")
+@describe("images", {200: ImageDocument}, body=MarkBody)
 def mark(job_id: int, index: int) -> Response:
     """Change ``rating`` or ``tags`` of one image."""
     get_image(context().engine, job_id, index)
-    mark_image(context().engine, job_id, index, json_change(read_json_object(), ("rating", "tags")))
+    mark_image(context().engine, job_id, index, json_change(read_json_object(MarkBody), ("rating", "tags")))
     return show(job_id, index)
 
 
 @blueprint.post("/jobs/<int:job_id>/marks")
+@describe("images", {200: Marked}, body=MarksBody)
 def mark_many(job_id: int) -> Response:
     """Change the marks of many images: of ``images``, or of what ``filter`` finds; ``marked`` says how many."""
-    body = read_json_object()
+    body = read_json_object(MarksBody)
     chosen = json_filter(body, required=True)
     change = json_change(body, ("rating", "tags", "add_tags", "remove_tags"))
     return jsonify({"marked": mark_images(context().engine, job_id, chosen, change, identity().name)})
 
 
 @blueprint.get("/jobs/<int:job_id>/images/<int:index>/file")
+@describe("images", {200: PICTURES, 302: None, 304: None}, query=FileQuery)
 def file(job_id: int, index: int) -> AnyResponse:
     """The picture; ``?download=1`` has the browser save it under its download name."""
     view = get_image(context().engine, job_id, index)
-    name = view.download_name if request.args.get("download") else None
+    name = view.download_name if read_query(FileQuery).download else None
     return _object(view, view.image.image_key, view.format.media_type, name)
 
 
+@blueprint.get("/jobs/<int:job_id>/images/<int:index>/latents")
+@describe("images", {200: Media("application/octet-stream"), 302: None, 304: None})
+def latents(job_id: int, index: int) -> AnyResponse:
+    """The latents of an image that was submitted with output_format latents, as safetensors."""
+    view = get_image(context().engine, job_id, index)
+    if view.parameters["output_format"] != "latents":
+        raise NotFoundError(
+            f"Image {index} of job {job_id} is a {view.parameters['output_format']}; submit it with output_format "
+            f"latents to get its latents."
+        )
+    return _object(view, view.image.image_key, view.format.media_type, view.download_name)
+
+
 @blueprint.get("/jobs/<int:job_id>/images/<int:index>/thumbnail")
+@describe("images", {200: Media("image/webp"), 302: None, 304: None})
 def thumbnail(job_id: int, index: int) -> AnyResponse:
     """A small WebP of the picture."""
     view = get_image(context().engine, job_id, index)
@@ -83,6 +117,7 @@ def thumbnail(job_id: int, index: int) -> AnyResponse:
 
 
 @blueprint.get("/jobs/<int:job_id>/images/<int:index>/preview")
+@describe("images", {200: Media("image/jpeg")})
 def preview(job_id: int, index: int) -> Response:
     """A rough JPEG of a picture that is being denoised. Asking counts as looking: the next one may take a moment."""
     board = context().board
@@ -113,6 +148,9 @@ def image_json(view: ImageView) -> dict[str, Any]:
         "url": url_for("api_images.show", **place),
         "file_url": url_for("api_images.file", **place) if completed else None,
         "thumbnail_url": url_for("api_images.thumbnail", **place) if completed else None,
+        "latents_url": url_for("api_images.latents", **place)
+        if completed and view.parameters["output_format"] == "latents"
+        else None,
     }
 
 

@@ -7,16 +7,28 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, url_for
 from sqlalchemy import Engine
 
+from dashboard.api.bodies import read_json_object
+from dashboard.api.operations import describe, read_query
 from dashboard.api.problems import problem
-from dashboard.api.submission import read_changes, read_json_object, read_submission
-from dashboard.arguments import integer, page_size, state
+from dashboard.api.schemas.jobs import (
+    ActionBody,
+    JobChanges,
+    JobDetails,
+    JobDocument,
+    JobPage,
+    JobsQuery,
+    Outcomes,
+    RetriedJob,
+)
+from dashboard.api.schemas.submission import KEY, SUBMISSION, Receipt, StreamQuery
+from dashboard.api.submission import read_changes, read_submission
 from dashboard.auth import identity, require_steering
 from dashboard.context import context
-from dashboard.queries.jobs import JobView, get_job, job_errors, list_jobs
+from dashboard.queries.jobs import JobFilter, JobView, get_job, job_errors, list_jobs
 from dashboard.queries.paging import MAX_ID
 from dashboard.steering import action_named, steer
 from dashboard.submitting import submit
-from farm.control import cancel_job, change_job, pause_job, resume_job, retry_failed
+from farm.control import cancel_job, change_job, delete_job, pause_job, resume_job, retry_failed
 from farm.errors import InvalidSubmissionError, Problem
 from farm.states import JobState
 
@@ -24,6 +36,7 @@ blueprint = Blueprint("api_jobs", __name__)
 
 
 @blueprint.post("/jobs")
+@describe("jobs", {201: Receipt}, body=SUBMISSION, query=StreamQuery, headers=KEY)
 def create() -> Response:
     """Submit a job: JSON with ``prompts`` or ``rows``, a form with the part ``file``, or a stream of JSON lines."""
     sent = read_submission()
@@ -48,15 +61,19 @@ def create() -> Response:
 
 
 @blueprint.get("/jobs")
+@describe("jobs", {200: JobPage}, query=JobsQuery)
 def index() -> Response:
     """The newest jobs; ``next`` is the ``before`` of the next page."""
     farm = context()
-    page = list_jobs(farm.engine, farm.board, page_size(20), integer("before"), state("state", JobState))
+    asked = read_query(JobsQuery)
+    wanted = JobFilter(asked.state, asked.owner, asked.pipeline, asked.q, asked.since, asked.until)
+    page = list_jobs(farm.engine, farm.board, asked.limit, asked.before, wanted)
     jobs = [job_json(view) for view in page.entries]
     return jsonify({"jobs": jobs, "next": page.entries[-1].job.id if page.more else None})
 
 
 @blueprint.get("/jobs/<int:job_id>")
+@describe("jobs", {200: JobDetails})
 def show(job_id: int) -> Response:
     """One job, with the reasons of its failed images."""
     farm = context()
@@ -66,17 +83,19 @@ def show(job_id: int) -> Response:
 
 
 @blueprint.patch("/jobs/<int:job_id>")
+@describe("jobs", {200: JobDocument}, body=JobChanges)
 def change(job_id: int) -> Response:
     """Change ``priority`` or ``name`` of a job."""
     farm = context()
     require_steering(get_job(farm.engine, farm.board, job_id).job)
-    changes = read_changes(read_json_object())
+    changes = read_changes(read_json_object(JobChanges))
     if not change_job(farm.engine, job_id, identity().name, **changes):
         return _ended(job_id, "get another priority")
     return jsonify(job_json(get_job(farm.engine, farm.board, job_id)))
 
 
 @blueprint.post("/jobs/<int:job_id>/cancel")
+@describe("jobs", {200: JobDocument})
 def cancel(job_id: int) -> Response:
     """Cancel a job; cancelling it again is fine, one that ended otherwise is a conflict."""
     farm = context()
@@ -87,18 +106,21 @@ def cancel(job_id: int) -> Response:
 
 
 @blueprint.post("/jobs/<int:job_id>/pause")
+@describe("jobs", {200: JobDocument})
 def pause(job_id: int) -> Response:
     """Let no further batch of a job begin; those that are being rendered are finished."""
     return _act(job_id, pause_job, "be paused")
 
 
 @blueprint.post("/jobs/<int:job_id>/resume")
+@describe("jobs", {200: JobDocument})
 def resume(job_id: int) -> Response:
     """Go on with a paused job; one that is not paused goes on as it did."""
     return _act(job_id, resume_job, "be resumed")
 
 
 @blueprint.post("/jobs/<int:job_id>/retry")
+@describe("jobs", {200: RetriedJob})
 def retry(job_id: int) -> Response:
     """Render the failed images of a job again; ``retried`` says how many there were."""
     farm = context()
@@ -107,10 +129,24 @@ def retry(job_id: int) -> Response:
     return jsonify({**job_json(get_job(farm.engine, farm.board, job_id)), "retried": retried})
 
 
+@blueprint.delete("/jobs/<int:job_id>")
+@describe("jobs", {204: None})
+def delete(job_id: int) -> tuple[str, int] | Response:
+    """Delete a job that has ended, with its pictures; there is no way back."""
+    farm = context()
+    require_steering(get_job(farm.engine, farm.board, job_id).job)
+    if not delete_job(farm.engine, job_id, farm.settings.lease_seconds, identity().name):
+        return problem(HTTPStatus.CONFLICT, f"Job {job_id} has not ended. Cancel it first, then delete it.")
+    return "", HTTPStatus.NO_CONTENT
+
+
 @blueprint.post("/jobs/actions")
+@describe("jobs", {200: Outcomes}, body=ActionBody)
 def actions() -> Response:
-    """Do one thing to many jobs: ``action`` (pause, resume, cancel, retry, priority), ``jobs``, ``priority``."""
-    body = read_json_object()
+    """Do one thing to many jobs: ``action`` (pause, resume, cancel, retry, priority, delete), ``jobs``."""
+    body = read_json_object(ActionBody, closed=True)
+    if body.get("priority") is not None:
+        action_named("priority", body["priority"])
     action, numbers = action_named(body.get("action"), body.get("priority")), body.get("jobs")
     if not isinstance(numbers, list) or not all(type(number) is int and 0 <= number <= MAX_ID for number in numbers):
         raise InvalidSubmissionError([Problem("jobs", "must be a list of their numbers")])

@@ -2,17 +2,30 @@
 
 from dataclasses import asdict
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any
 
-from flask import Blueprint, Response, jsonify, request, url_for
-from pydantic import BaseModel, ConfigDict, ValidationError
+from flask import Blueprint, Response, jsonify, url_for
 from werkzeug.exceptions import Forbidden
 
-from dashboard.api.submission import read_json_object
+from dashboard.api.bodies import read_body
+from dashboard.api.operations import describe
+from dashboard.api.schemas.people import (
+    LinkBody,
+    LinkDocument,
+    Me,
+    NewToken,
+    TokenBody,
+    Tokens,
+    UserBody,
+    UserChanges,
+    UserDocument,
+    Users,
+)
 from dashboard.auth import identity, may, require_unrestricted, requires
 from dashboard.context import context
 from dashboard.queries.people import get_user, list_tokens
 from dashboard.submitting import refuse_beyond_default, token_limits
+from farm import people
 from farm.errors import InvalidSubmissionError, NotFoundError, Problem
 from farm.limits import Limits, Scope
 from farm.models import ApiToken
@@ -21,7 +34,6 @@ from farm.people import (
     Identity,
     add_user,
     change_user,
-    describe,
     find_user,
     list_users,
     make_link,
@@ -34,40 +46,8 @@ from producer.quotas import usage
 blueprint = Blueprint("api_people", __name__)
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class _NewToken(_Body):
-    name: str
-    scopes: list[str] | None = None
-    days: int | None = None
-    requests_per_minute: int | None = None
-    images_per_day: int | None = None
-    concurrent_images: int | None = None
-    largest_job: int | None = None
-
-
-class _NewUser(_Body):
-    name: str
-    role: str
-    password: str | None = None
-
-
-class _UserChanges(_Body):
-    role: str | None = None
-    password: str | None = None
-    disabled: bool | None = None
-
-
-class _NewLink(_Body):
-    user: str | None = None
-
-
-Body = TypeVar("Body", bound=_Body)
-
-
 @blueprint.get("/me")
+@describe("people", {200: Me})
 def me() -> Response:
     """Who asks."""
     who, limits = identity(), token_limits()
@@ -85,6 +65,7 @@ def me() -> Response:
 
 
 @blueprint.get("/tokens")
+@describe("people", {200: Tokens})
 def tokens() -> Response:
     """The API tokens of whoever asks: what they are for and how they begin, never the tokens themselves."""
     found = list_tokens(context().engine, identity().user_id)
@@ -92,11 +73,12 @@ def tokens() -> Response:
 
 
 @blueprint.post("/tokens")
+@describe("people", {201: NewToken}, body=TokenBody)
 @requires(Role.VIEWER)
 def create_token() -> Response:
     """Make a token for whoever asks. This answer is the only one that ever shows it."""
     require_unrestricted()
-    who, given = identity(), _read(_NewToken)
+    who, given = identity(), read_body(TokenBody)
     limits = Limits(given.requests_per_minute, given.images_per_day, given.concurrent_images, given.largest_job)
     refuse_beyond_default(limits)
     token = make_token(
@@ -107,6 +89,7 @@ def create_token() -> Response:
 
 
 @blueprint.delete("/tokens/<int:token_id>")
+@describe("people", {204: None})
 @requires(Role.VIEWER)
 def delete_token(token_id: int) -> tuple[str, int]:
     """Make a token of whoever asks worthless."""
@@ -116,26 +99,29 @@ def delete_token(token_id: int) -> tuple[str, int]:
 
 
 @blueprint.get("/users")
+@describe("people", {200: Users})
 @requires(Role.ADMIN)
 def users() -> Response:
     """Everybody who may log in, or might once."""
-    return jsonify({"users": [describe(user) for user in list_users(context().engine)]})
+    return jsonify({"users": [people.describe(user) for user in list_users(context().engine)]})
 
 
 @blueprint.post("/users")
+@describe("people", {201: UserDocument}, body=UserBody)
 @requires(Role.ADMIN)
 def create_user() -> Response:
     """Make a user; one without a password enters by a one-time link."""
-    given, engine = _read(_NewUser), context().engine
+    given, engine = read_body(UserBody), context().engine
     made = add_user(engine, given.name, read_role(given.role), given.password, by=identity().name)
-    return _created(describe(get_user(engine, made.user_id)))
+    return _created(people.describe(get_user(engine, made.user_id)))
 
 
 @blueprint.patch("/users/<int:user_id>")
+@describe("people", {200: UserDocument}, body=UserChanges)
 @requires(Role.ADMIN)
 def patch_user(user_id: int) -> Response:
     """Give a user another role or password, or lock them out or in again."""
-    given, engine = _read(_UserChanges), context().engine
+    given, engine = read_body(UserChanges), context().engine
     change_user(
         engine,
         user_id,
@@ -144,15 +130,16 @@ def patch_user(user_id: int) -> Response:
         disabled=given.disabled,
         by=identity().name,
     )
-    return jsonify(describe(get_user(engine, user_id)))
+    return jsonify(people.describe(get_user(engine, user_id)))
 
 
 @blueprint.post("/login-links")
+@describe("people", {201: LinkDocument}, body=LinkBody, body_required=False)
 @requires(Role.VIEWER)
 def create_link() -> Response:
     """A link that logs in once: whoever asks, or for administrators another user."""
     require_unrestricted()
-    given, who = _read(_NewLink), identity()
+    given, who = read_body(LinkBody, required=False), identity()
     user = who if given.user in (None, who.name) else _another(given.user or "")
     secret = make_link(context().engine, user.user_id, by=who.name)
     url = url_for("login.enter", token=secret, _external=True)
@@ -174,15 +161,6 @@ def _another(name: str) -> Identity:
     if found is None:
         raise NotFoundError(f"There is no user {name!r}.")
     return found
-
-
-def _read(model: type[Body]) -> Body:
-    """The JSON body; an empty one says nothing. Raises InvalidSubmissionError."""
-    try:
-        return model.model_validate(read_json_object() if request.content_length else {})
-    except ValidationError as error:
-        problems = [Problem(".".join(map(str, one["loc"])), one["msg"].lower()) for one in error.errors()]
-        raise InvalidSubmissionError(problems) from None
 
 
 def _created(document: dict[str, Any]) -> Response:

@@ -6,7 +6,9 @@ from typing import Any
 from flask import Blueprint, Response, jsonify
 from werkzeug.exceptions import Forbidden
 
-from dashboard.api.submission import read_json_object
+from dashboard.api.bodies import read_json_object
+from dashboard.api.operations import describe
+from dashboard.api.schemas.farm import PresetBody, PresetDocument, Presets
 from dashboard.auth import identity, may
 from dashboard.context import context
 from farm.errors import InvalidSubmissionError, Problem
@@ -19,15 +21,17 @@ blueprint = Blueprint("api_presets", __name__)
 
 
 @blueprint.get("/presets")
+@describe("presets", {200: Presets})
 def index() -> Response:
     """The presets of who asks, and those that others share."""
     return jsonify({"presets": [_json(preset) for preset in presets_of(context().engine, identity().name)]})
 
 
 @blueprint.post("/presets")
+@describe("presets", {201: PresetDocument}, body=PresetBody)
 def create() -> tuple[Response, int]:
     """Store ``fields`` under ``name``, in place of one's own of this name; ``shared`` shows it to everybody."""
-    body = read_json_object()
+    body = read_json_object(PresetBody)
     name, fields, shared = body.get("name"), body.get("fields"), body.get("shared", False)
     if not isinstance(name, str):
         raise _refusal("name", "must be a string")
@@ -42,6 +46,7 @@ def create() -> tuple[Response, int]:
 
 
 @blueprint.delete("/presets/<int:preset_id>")
+@describe("presets", {204: None})
 def delete(preset_id: int) -> tuple[str, int]:
     """Remove a preset: its owner and operators may."""
     engine, who = context().engine, identity().name

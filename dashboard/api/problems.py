@@ -9,6 +9,9 @@ from flask import Response, json, request
 from farm.errors import InvalidSubmissionError, Problem
 
 MEDIA_TYPE = "application/problem+json"
+#: Where programs ask that were written for other services' APIs.
+OPENAI, WEB_UI = "/v1/", "/sdapi/"
+COMPATIBLE = (OPENAI, WEB_UI)
 
 
 def problem(status: HTTPStatus, detail: str, **members: Any) -> Response:
@@ -35,4 +38,4 @@ def invalid_submission(
 
 def wants_problem() -> bool:
     """Whether this request is a program's."""
-    return request.path.startswith("/api/") or request.path in ("/healthz", "/readyz")
+    return request.path.startswith(("/api/v", *COMPATIBLE)) or request.path in ("/healthz", "/readyz")

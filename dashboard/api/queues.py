@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, jsonify, request
 
+from dashboard.api.operations import describe, read_query
+from dashboard.api.schemas.farm import Metrics, MetricsQuery, Queues
 from dashboard.arguments import one_of
 from dashboard.context import context
 from dashboard.hints import hints
@@ -16,6 +18,7 @@ blueprint = Blueprint("api_queues", __name__)
 
 
 @blueprint.get("/queues")
+@describe("workers", {200: Queues})
 def index() -> Response:
     """All queues that have work or a live worker."""
     farm = context()
@@ -24,9 +27,11 @@ def index() -> Response:
 
 
 @blueprint.get("/metrics")
+@describe("workers", {200: Metrics}, query=MetricsQuery)
 def past() -> Response:
     """The last hour, day or week (``hours``), as one list per series over the times in ``start``."""
-    hours = one_of("hours", PLOT_STEPS)
+    read_query(MetricsQuery)
+    hours = one_of("hours", PLOT_STEPS) if request.args.get("hours") else next(iter(PLOT_STEPS))
     step = PLOT_STEPS[hours]
     farm = context()
     moments = farm.shared.get(

@@ -5,18 +5,17 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from flask import g, request
 from pydantic import ValidationError
-from werkzeug.exceptions import BadRequest, UnsupportedMediaType
+from werkzeug.exceptions import UnsupportedMediaType
 
+from dashboard.api.bodies import Json, parse_object, pointer, require_types
+from dashboard.api.schemas.submission import SubmissionBody
 from farm.errors import InvalidSubmissionError, Problem
 from farm.spec import JobSpec
 from producer.intake import Intake, Row, object_row, read_file
 from producer.streams import DigestingReader, read_stream
-
-Json = dict[str, Any]
 
 #: Media types of JSON lines.
 STREAMS = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
@@ -48,21 +47,6 @@ def read_submission() -> Sent:
     raise UnsupportedMediaType(
         "Send application/json, application/x-ndjson, or multipart/form-data with the part 'file'."
     )
-
-
-def read_json_object() -> Json:
-    """The body as a JSON object; raises BadRequest when it is no JSON, InvalidSubmissionError when no object."""
-    return _json_object(request.get_data(cache=False))
-
-
-def _json_object(data: bytes) -> Json:
-    try:
-        body = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"The body is no JSON: {error}.") from None
-    if not isinstance(body, dict):
-        raise _refusal("body", 'must be an object such as {"prompts": ["a fox"]}')
-    return body
 
 
 def split_json(body: Json) -> tuple[Json, Intake]:
@@ -98,17 +82,20 @@ def read_changes(body: Json) -> Json:
 def json_pointer(body: Json, problem: Problem) -> str | None:
     """Where in the body the problem lies (RFC 6901); None when it concerns what is not there."""
     if problem.line is None:
-        return _pointer(problem.field) if problem.field in body else None
+        return pointer(problem.field) if problem.field in body else None
     place = problem.line - 1
-    if "rows" not in body:
-        return _pointer("prompts", place)
-    return _pointer("rows", place, problem.field) if problem.field in body["rows"][place] else _pointer("rows", place)
+    if not body.get("rows"):
+        return pointer("prompts", place)
+    row = body["rows"][place]
+    known = isinstance(row, dict) and problem.field in row
+    return pointer("rows", place, problem.field) if known else pointer("rows", place)
 
 
 def _read_json() -> Sent:
     data = request.get_data(cache=False)
-    body = _json_object(data)
+    body = parse_object(data)
     g.pointer = partial(json_pointer, body)
+    require_types(SubmissionBody, data)
     return Sent(*split_json(body), lambda: _digest("json", data))
 
 
@@ -161,10 +148,6 @@ def read_columns(text: str) -> dict[str, str]:
     if not isinstance(columns, dict) or not all(isinstance(name, str) for name in columns.values()):
         raise _refusal("columns", 'must be an object of titles and parameters, such as {"Text": "prompt"}')
     return columns
-
-
-def _pointer(*steps: str | int) -> str:
-    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
 
 
 def _refusal(field: str, message: str) -> InvalidSubmissionError:

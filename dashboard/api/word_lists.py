@@ -3,6 +3,8 @@
 from flask import Blueprint, Response, jsonify, request
 from werkzeug.exceptions import BadRequest
 
+from dashboard.api.operations import TEXT, describe
+from dashboard.api.schemas.farm import WordList, WordLists
 from dashboard.auth import identity
 from dashboard.context import context
 from producer.words import delete_word_list, save_word_list, word_lists
@@ -11,6 +13,7 @@ blueprint = Blueprint("api_word_lists", __name__)
 
 
 @blueprint.get("/word-lists")
+@describe("words", {200: WordLists})
 def index() -> Response:
     """All lists, with their words."""
     lists = word_lists(context().engine)
@@ -18,6 +21,7 @@ def index() -> Response:
 
 
 @blueprint.put("/word-lists/<path:name>")
+@describe("words", {200: WordList}, body=TEXT)
 def put(name: str) -> Response:
     """Store a list: the body is text, one word or phrase a line."""
     try:
@@ -28,6 +32,7 @@ def put(name: str) -> Response:
 
 
 @blueprint.delete("/word-lists/<path:name>")
+@describe("words", {204: None})
 def delete(name: str) -> tuple[str, int]:
     """Remove a list; jobs that were submitted with it keep their prompts."""
     delete_word_list(context().engine, name, identity().name)

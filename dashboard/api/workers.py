@@ -7,7 +7,9 @@ from typing import Any
 from flask import Blueprint, Response, jsonify
 from sqlalchemy import Engine
 
+from dashboard.api.operations import describe
 from dashboard.api.problems import problem
+from dashboard.api.schemas.farm import WorkerDocument, Workers
 from dashboard.auth import identity, requires
 from dashboard.context import context
 from dashboard.queries.workers import WorkerView, get_worker, list_workers
@@ -18,6 +20,7 @@ blueprint = Blueprint("api_workers", __name__)
 
 
 @blueprint.get("/workers")
+@describe("workers", {200: Workers})
 def index() -> Response:
     """All workers of the last hour, the living first."""
     farm = context()
@@ -26,6 +29,7 @@ def index() -> Response:
 
 
 @blueprint.post("/workers/<path:worker_id>/drain")
+@describe("workers", {200: WorkerDocument})
 @requires(Role.OPERATOR)
 def drain(worker_id: str) -> Response:
     """Let a worker take no further batch; what it holds it finishes."""
@@ -33,6 +37,7 @@ def drain(worker_id: str) -> Response:
 
 
 @blueprint.post("/workers/<path:worker_id>/resume")
+@describe("workers", {200: WorkerDocument})
 @requires(Role.OPERATOR)
 def resume(worker_id: str) -> Response:
     """Let a drained worker take batches again."""

@@ -15,8 +15,10 @@ from dashboard.pages import (
     people,
     pictures,
     presets,
+    reference,
     submission,
     watching,
+    webhooks,
     words,
 )
 
@@ -25,7 +27,7 @@ def register_pages(app: Flask) -> None:
     """Add all pages, and the filters that their templates use."""
     for module in (login, jobs, watching, submission, presets, words, gallery, pictures, compare, grid, operate):
         app.register_blueprint(module.blueprint)
-    for module in (account, people, activities):
+    for module in (account, people, activities, webhooks, reference):
         app.register_blueprint(module.blueprint)
     for function in (filters.ago, filters.duration, filters.in_order, filters.thousands, filters.told):
         app.add_template_filter(function)

@@ -7,14 +7,15 @@ from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from dashboard.arguments import integer, state, text
-from dashboard.auth import identity, require_steering
+from dashboard.auth import identity, may_steer, require_steering, requires
 from dashboard.context import context
 from dashboard.pages.gallery import gallery_of, viewer_of
 from dashboard.queries.activities import job_activities
 from dashboard.queries.images import covers, ended_since, get_image
-from dashboard.queries.jobs import get_job, list_jobs, owners
+from dashboard.queries.jobs import JobFilter, get_job, jobs_named, list_jobs, owners
 from dashboard.queries.watching import Watched, watch_job
 from dashboard.steering import Action, Outcome, action_named, renaming, steer
+from farm.roles import Role
 from farm.states import JobState
 
 blueprint = Blueprint("pages", __name__)
@@ -97,12 +98,27 @@ def job_actions(job_id: int) -> str:
 def act() -> Response:
     """Do one thing to one or many jobs, and show what became of it. Form fields: ``action``, ``job`` (many times)."""
     action = action_named(request.form.get("action"), request.form.get("priority"))
-    numbers = [int(number) for number in request.form.getlist("job") if number.isascii() and number.isdigit()]
+    numbers = _numbers(request.form.getlist("job"))
     outcomes = steer(context().engine, numbers, action, identity())
     said = _said(action, outcomes)
-    from_job = len(numbers) == 1 and request.form.get("from") == "job"
+    # A job that is deleted has no page to come back to.
+    from_job = len(numbers) == 1 and request.form.get("from") == "job" and request.form.get("action") != "delete"
     goal = url_for("pages.job", job_id=numbers[0], said=said) if from_job else url_for("pages.jobs", said=said)
     return redirect(goal, HTTPStatus.SEE_OTHER)
+
+
+@blueprint.get("/jobs/delete")
+@requires(Role.SUBMITTER)
+def confirm_deletion() -> str:
+    """Which jobs would be deleted, and the button that does it. Query: ``job`` (many times)."""
+    found = jobs_named(context().engine, _numbers(request.args.getlist("job")))
+    ours = [job for job in found if may_steer(job)]
+    return render_template(
+        "delete_jobs.html",
+        deletable=[job for job in ours if job.finished_at is not None],
+        unfinished=[job for job in ours if job.finished_at is None],
+        others=[job for job in found if not may_steer(job)],
+    )
 
 
 @blueprint.post("/jobs/<int:job_id>/name")
@@ -119,7 +135,8 @@ def jobs_page() -> dict[str, object]:
     farm = context()
     before = integer("before")
     filters = {"state": state("state", JobState), "owner": text("owner"), "words": text("words")}
-    page = list_jobs(farm.engine, farm.board, JOBS_PER_PAGE, before, **filters)  # type: ignore[arg-type]
+    wanted = JobFilter(state("state", JobState), text("owner"), words=text("words"))
+    page = list_jobs(farm.engine, farm.board, JOBS_PER_PAGE, before, wanted)
     return {
         "views": page.entries,
         "covers": covers(farm.engine, page.entries),
@@ -139,6 +156,10 @@ def live_parts(watched: Watched) -> dict[str, object]:
         "now": int(watched.view.now.timestamp() * 1000),
         "announced": percent - percent % ANNOUNCED_PERCENT,
     }
+
+
+def _numbers(texts: list[str]) -> list[int]:
+    return [int(text) for text in texts if text.isascii() and text.isdigit() and len(text) < 19]
 
 
 def _said(action: Action, outcomes: list[Outcome]) -> list[str]:

@@ -71,28 +71,38 @@ class ErrorGroup:
     count: int
 
 
-def list_jobs(
-    engine: Engine,
-    board: ProgressBoard,
-    limit: int,
-    before: int | None = None,
-    state: JobState | None = None,
-    owner: str | None = None,
-    words: str | None = None,
-) -> Page[JobView]:
-    """The newest jobs, newest first; ``before`` goes on where the last page ended.
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs; None is any."""
 
-    ``words`` are part of their names.
-    """
+    state: JobState | None = None
+    owner: str | None = None
+    pipeline: str | None = None
+    words: str | None = None
+    """Part of their names."""
+    since: datetime | None = None
+    """Submitted then or later."""
+    until: datetime | None = None
+    """Submitted before."""
+
+
+def list_jobs(
+    engine: Engine, board: ProgressBoard, limit: int, before: int | None = None, wanted: JobFilter | None = None
+) -> Page[JobView]:
+    """The newest jobs, newest first; ``before`` goes on where the last page ended."""
+    wanted = wanted or JobFilter()
     query = select(Job, func.now()).order_by(Job.id.desc()).limit(limit + 1)
-    if owner is not None:
-        query = query.where(Job.owner == owner)
-    if words is not None:
-        query = query.where(Job.name.icontains(words, autoescape=True))
     if before is not None:
         query = query.where(Job.id < min(before, MAX_ID))
-    if state is not None:
-        query = query.where(Job.state == state)
+    for column, value in ((Job.state, wanted.state), (Job.owner, wanted.owner), (Job.pipeline, wanted.pipeline)):
+        if value is not None:
+            query = query.where(column == value)
+    if wanted.words is not None:
+        query = query.where(Job.name.icontains(wanted.words, autoescape=True))
+    if wanted.since is not None:
+        query = query.where(Job.created_at >= wanted.since)
+    if wanted.until is not None:
+        query = query.where(Job.created_at < wanted.until)
     return Page.of(_job_views(engine, board, query), limit)
 
 
@@ -110,6 +120,12 @@ def get_job(engine: Engine, board: ProgressBoard, job_id: int) -> JobView:
         if views:
             return views[0]
     raise NotFoundError(f"There is no job {job_id}.")
+
+
+def jobs_named(engine: Engine, job_ids: Sequence[int]) -> Sequence[Job]:
+    """Those of the jobs that are there."""
+    with Session(engine, expire_on_commit=False) as session:
+        return session.scalars(select(Job).where(Job.id.in_(job_ids)).order_by(Job.id)).all()
 
 
 def job_errors(engine: Engine, job_id: int) -> list[ErrorGroup]:

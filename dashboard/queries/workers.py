@@ -120,6 +120,18 @@ def list_workers(engine: Engine, board: ProgressBoard, lease_seconds: float) -> 
     return sorted(views, key=lambda view: not view.alive)
 
 
+def served_stages(engine: Engine, pipeline: str, lease_seconds: float) -> set[Stage]:
+    """The stages of a pipeline that some worker serves: one that lives and is not being drained."""
+    query = select(Worker.stages).where(
+        Worker.pipeline == pipeline,
+        Worker.stopped_at.is_(None),
+        Worker.draining_at.is_(None),
+        Worker.heartbeat_at > func.now() - timedelta(seconds=lease_seconds),
+    )
+    with engine.connect() as connection:
+        return {Stage(stage) for stages in connection.scalars(query) for stage in stages}
+
+
 def get_worker(engine: Engine, board: ProgressBoard, lease_seconds: float, worker_id: str) -> WorkerView | None:
     """One of ``list_workers``; None when it has not reported within the last hour."""
     return next((view for view in list_workers(engine, board, lease_seconds) if view.worker.id == worker_id), None)

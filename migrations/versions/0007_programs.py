@@ -26,7 +26,7 @@ def upgrade() -> None:
         ),
         sa.Column("at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("job_id", sa.BigInteger(), nullable=False),
+        sa.Column("job_id", sa.BigInteger(), nullable=True),
         sa.Column("image_index", sa.Integer(), nullable=True),
         sa.Column("details", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
@@ -56,9 +56,19 @@ def upgrade() -> None:
         sa.Column("all_jobs", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("url", sa.Text(), nullable=False),
         sa.Column("secret", sa.Text(), nullable=False),
+        sa.Column("old_secret", sa.Text(), nullable=True),
+        sa.Column("old_secret_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("kinds", postgresql.ARRAY(sa.Text()), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("failing_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("disabled_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("disabled_because", sa.Text(), nullable=True),
+        sa.CheckConstraint(
+            "(old_secret IS NULL) = (old_secret_until IS NULL)", name=op.f("ck_webhooks_old_secret_has_its_time")
+        ),
+        sa.CheckConstraint(
+            "disabled_at IS NOT NULL OR disabled_because IS NULL", name=op.f("ck_webhooks_reason_of_the_disabled")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhooks")),
     )
     op.create_index("ix_webhooks_owner", "webhooks", ["owner"], unique=False)
@@ -74,6 +84,7 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("earlier_attempts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("next_attempt_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=True),
         sa.Column("attempted_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("status", sa.Integer(), nullable=True),
@@ -83,7 +94,7 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "(next_attempt_at IS NOT NULL) = (state = 'pending')", name=op.f("ck_deliveries_pending_has_its_time")
         ),
-        sa.CheckConstraint("attempts >= 0", name=op.f("ck_deliveries_counts")),
+        sa.CheckConstraint("earlier_attempts >= 0 AND attempts >= earlier_attempts", name=op.f("ck_deliveries_counts")),
         sa.ForeignKeyConstraint(["event_id"], ["events.id"], name=op.f("fk_deliveries_event_id"), ondelete="CASCADE"),
         sa.ForeignKeyConstraint(
             ["webhook_id"], ["webhooks.id"], name=op.f("fk_deliveries_webhook_id"), ondelete="CASCADE"
@@ -93,7 +104,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_deliveries_due",
         "deliveries",
-        ["next_attempt_at"],
+        ["webhook_id", "next_attempt_at"],
         unique=False,
         postgresql_where=sa.text("state = 'pending'"),
     )

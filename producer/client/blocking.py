@@ -4,7 +4,7 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
@@ -20,6 +20,8 @@ Value = TypeVar("Value")
 _END: Any = object()
 #: Items of an iterator that are asked for at once.
 PORTION = 100
+#: The process's end waits so long for connections to be closed.
+CLOSING_SECONDS = 2.0
 
 
 class _Loop:
@@ -29,6 +31,8 @@ class _Loop:
         self._lock = threading.Lock()
         self._stack = ExitStack()
         self._portal: anyio.from_thread.BlockingPortal | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closings: set[asyncio.Task[None]] = set()
 
     @property
     def portal(self) -> anyio.from_thread.BlockingPortal:
@@ -36,12 +40,27 @@ class _Loop:
             if self._portal is None:
                 portal = anyio.from_thread.start_blocking_portal(name="farm-client")
                 self._portal = self._stack.enter_context(portal)
+                self._loop = self._portal.call(asyncio.get_running_loop)
             return self._portal
+
+    def close_soon(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._begin_closing, close)
 
     def stop(self) -> None:
         if self._portal is not None:
+            self._portal.call(self._end_closing)
             self._portal.call(self._portal.stop, True)
             self._stack.close()
+
+    def _begin_closing(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = asyncio.create_task(close())
+        self._closings.add(task)
+        task.add_done_callback(self._closings.discard)
+
+    async def _end_closing(self) -> None:
+        if self._closings:
+            await asyncio.wait(self._closings, timeout=CLOSING_SECONDS)
 
 
 _loop = _Loop()
@@ -69,13 +88,18 @@ def begin(function: Callable[[], Awaitable[Value]]) -> "Future[Value]":
     return _loop.portal.start_task_soon(function)
 
 
+def close_soon(close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Close something of the async client's, without waiting for it; for finalizers, which any thread may run."""
+    _loop.close_soon(close)
+
+
 def iterate(items: AsyncGenerator[Value]) -> Iterator[Value]:
     """The items of an async generator, each asked for when it is needed."""
     try:
         while (item := call(anext, items, _END)) is not _END:
             yield item
     finally:
-        call(items.aclose)
+        close_soon(items.aclose)
 
 
 class Caller:

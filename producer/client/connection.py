@@ -43,13 +43,13 @@ class Connection:
         headers = {"User-Agent": f"sdxl-farm/{__version__}"}
         # Redirects to a store on another host go without it: httpx sees to that.
         headers |= {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx.AsyncClient(base_url=self.url, timeout=TIMEOUT, follow_redirects=True, headers=headers)
+        self.http = httpx.AsyncClient(base_url=self.url, timeout=TIMEOUT, follow_redirects=True, headers=headers)
         self._patience_seconds = patience_seconds
         self._has_answered = False
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._http.aclose()
+        await self.http.aclose()
 
     async def send(self, method: str, path: str, **arguments: Any) -> Json:
         """The JSON that a request is answered with; raises FarmError. Arguments are those of ``request``."""
@@ -105,7 +105,7 @@ class Connection:
     @asynccontextmanager
     async def _open(self, method: str, path: str, arguments: dict[str, Any]) -> AsyncGenerator[httpx.Response]:
         try:
-            async with self._http.stream(method, path, **arguments) as response:
+            async with self.http.stream(method, path, **arguments) as response:
                 self._has_answered = True
                 if response.is_error:
                     await response.aread()

@@ -42,12 +42,12 @@ class AsyncFarm:
     def __init__(
         self, url: str | None = None, token: str | None = None, *, patience_seconds: float = PATIENCE_SECONDS
     ) -> None:
-        self._connection = Connection(url, token, patience_seconds)
+        self.connection = Connection(url, token, patience_seconds)
 
     @property
     def url(self) -> str:
         """The farm's address."""
-        return self._connection.url
+        return self.connection.url
 
     async def __aenter__(self) -> Self:
         return self
@@ -59,7 +59,7 @@ class AsyncFarm:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._connection.close()
+        await self.connection.close()
 
     async def submit(
         self,
@@ -81,16 +81,16 @@ class AsyncFarm:
         """
         fields = {**parameters} if sweep is None else {**parameters, "sweep": sweep}
         path = None if file is None else Path(file)
-        async with submission(Uploads(self._connection), fields, prompts, rows, path) as request:
+        async with submission(Uploads(self.connection), fields, prompts, rows, path) as request:
             key = idempotency_key or str(uuid.uuid4())
 
             def arguments() -> dict[str, Any]:
                 made = request()
                 return {**made, "headers": {**made.get("headers", {}), "Idempotency-Key": key}}
 
-            receipt = await self._connection.send("POST", "/api/v1/jobs", repeatable=True, arguments=arguments)
-        document = await self._connection.send("GET", f"/api/v1/jobs/{receipt['id']}")
-        return AsyncJob(self._connection, document, receipt)
+            receipt = await self.connection.send("POST", "/api/v1/jobs", repeatable=True, arguments=arguments)
+        document = await self.connection.send("GET", f"/api/v1/jobs/{receipt['id']}")
+        return AsyncJob(self.connection, document, receipt)
 
     async def map(
         self,
@@ -105,11 +105,17 @@ class AsyncFarm:
         The table is a pandas or polars data frame, or a list of dicts. Images know their ``row``, the job its
         ``table``. Raises InvalidSubmissionError (its lines are rows, counted from 1) and TableError.
         """
+        mapped = Mapped(function, table)
+        return await self.submit_mapped(mapped, mapped.parameters(), idempotency_key, **parameters)
+
+    async def submit_mapped(
+        self, mapped: Mapped, rows: Rows, idempotency_key: str | None, **parameters: "Unpack[Parameters]"
+    ) -> AsyncJob:
+        """The same for rows that were made of a table."""
         for name in ("templates", "first"):
             if name in parameters:
                 raise TableError(f"With {name} not every row has as many images; leave it out, or use farm.submit.")
-        mapped = Mapped(function, table)
-        job = await self.submit(rows=mapped.parameters(), idempotency_key=idempotency_key, **parameters)
+        job = await self.submit(rows=rows, idempotency_key=idempotency_key, **parameters)
         mapped.submitted(job.counts.total)
         return job.with_table(mapped)
 
@@ -125,26 +131,26 @@ class AsyncFarm:
         """What submitting the same would come to, without submitting it; raises InvalidSubmissionError."""
         fields = {**parameters} if sweep is None else {**parameters, "sweep": sweep}
         path = None if file is None else Path(file)
-        async with submission(Uploads(self._connection), fields, prompts, rows, path) as request:
-            answer = await self._connection.send("POST", "/api/v1/estimate", repeatable=True, arguments=request)
+        async with submission(Uploads(self.connection), fields, prompts, rows, path) as request:
+            answer = await self.connection.send("POST", "/api/v1/estimate", repeatable=True, arguments=request)
         return Estimate(**{name: answer[name] for name in Estimate.__dataclass_fields__})
 
     async def jobs(self, limit: int = 20, state: str | None = None) -> list[AsyncJob]:
         """The newest jobs, newest first; only those in this state, if one is given."""
         parameters: dict[str, str | int] = {"limit": limit} | ({"state": state} if state is not None else {})
-        page = await self._connection.send("GET", "/api/v1/jobs", params=parameters)
-        return [AsyncJob(self._connection, document) for document in page["jobs"]]
+        page = await self.connection.send("GET", "/api/v1/jobs", params=parameters)
+        return [AsyncJob(self.connection, document) for document in page["jobs"]]
 
     async def job(self, job_id: int) -> AsyncJob:
         """One job, as it is now; raises NotFoundError."""
-        return AsyncJob(self._connection, await self._connection.send("GET", f"/api/v1/jobs/{job_id}"))
+        return AsyncJob(self.connection, await self.connection.send("GET", f"/api/v1/jobs/{job_id}"))
 
     async def upload(self, picture: "PictureLike") -> str:
         """Store a picture that goes in, if it is not there yet; returns the name under which a spec speaks of it.
 
         Raises InvalidSubmissionError when it is no picture.
         """
-        return await upload(self._connection, picture)
+        return await upload(self.connection, picture)
 
     async def pipelines(self) -> list[Json]:
         """The catalog's pipelines with their defaults and limits."""
@@ -160,20 +166,20 @@ class AsyncFarm:
 
     async def words(self) -> dict[str, list[str]]:
         """The lists of words for prompt templates, by name."""
-        answer = await self._connection.send("GET", "/api/v1/word-lists")
+        answer = await self.connection.send("GET", "/api/v1/word-lists")
         return {entry["name"]: entry["words"] for entry in answer["word_lists"]}
 
     async def save_words(self, name: str, text: str) -> None:
         """Store a list of words, one a line; raises InvalidSubmissionError."""
-        await self._connection.request("PUT", f"/api/v1/word-lists/{name}", content=text.encode())
+        await self.connection.request("PUT", f"/api/v1/word-lists/{name}", content=text.encode())
 
     async def delete_words(self, name: str) -> None:
         """Remove a list of words; raises NotFoundError."""
-        await self._connection.request("DELETE", f"/api/v1/word-lists/{name}")
+        await self.connection.request("DELETE", f"/api/v1/word-lists/{name}")
 
     async def me(self) -> Json:
         """Who the token's user is: ``id``, ``name``, ``role``."""
-        return await self._connection.send("GET", "/api/v1/me")
+        return await self.connection.send("GET", "/api/v1/me")
 
     async def users(self) -> list[Json]:
         """All users, for administrators."""
@@ -182,21 +188,21 @@ class AsyncFarm:
     async def add_user(self, name: str, role: str, password: str | None = None) -> Json:
         """Make a user, as administrator; raises InvalidSubmissionError."""
         body = {"name": name, "role": role, "password": password}
-        return await self._connection.send("POST", "/api/v1/users", json=body)
+        return await self.connection.send("POST", "/api/v1/users", json=body)
 
     async def change_user(self, user_id: int, **changes: str | bool) -> Json:
         """Give a user another ``role`` or ``password``, or lock them out (``disabled``), as administrator."""
-        return await self._connection.send("PATCH", f"/api/v1/users/{user_id}", json=changes)
+        return await self.connection.send("PATCH", f"/api/v1/users/{user_id}", json=changes)
 
     async def login_link(self, name: str | None = None) -> str:
         """A link that logs the token's user in once; for administrators also another user."""
-        link: str = (await self._connection.send("POST", "/api/v1/login-links", json={"user": name}))["url"]
+        link: str = (await self.connection.send("POST", "/api/v1/login-links", json={"user": name}))["url"]
         return link
 
     async def request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         """Anything else of the HTTP API (``/api/v1/...``), with httpx's arguments; raises FarmError."""
-        return await self._connection.request(method, path, **arguments)
+        return await self.connection.request(method, path, **arguments)
 
     async def _list(self, name: str) -> list[Json]:
-        found: list[Json] = (await self._connection.send("GET", f"/api/v1/{name}"))[name]
+        found: list[Json] = (await self.connection.send("GET", f"/api/v1/{name}"))[name]
         return found

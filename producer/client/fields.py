@@ -5,26 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from producer.client.connection import Json
+from producer.client.parameters import RowParameters
 
 FINAL_STATES = ("completed", "failed", "cancelled")
-#: What the document of an image tells beside its parameters.
-_NO_PARAMETERS = frozenset(
-    (
-        "job_id",
-        "index",
-        "state",
-        "sha256",
-        "error",
-        "rating",
-        "tags",
-        "finished_at",
-        "download_name",
-        "url",
-        "file_url",
-        "thumbnail_url",
-        "latents_url",
-    )
-)
+#: What the document of an image tells of how it was made.
+_PARAMETERS = frozenset({"pipeline", "prompt", "seed", *RowParameters.__annotations__})
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +177,7 @@ class ImageFields:
     @property
     def parameters(self) -> Json:
         """Everything that decides what it looks like, under diffusers' names."""
-        return {name: value for name, value in self.data.items() if name not in _NO_PARAMETERS}
+        return {name: value for name, value in self.data.items() if name in _PARAMETERS}
 
     @property
     def download_name(self) -> str:

@@ -58,6 +58,14 @@ class AsyncImage(ImageFields):
         """The small version as WebP. Raises NoPictureError until it is finished."""
         return (await self._connection.request("GET", self._url_of("thumbnail_url"))).content
 
+    async def png(self) -> builtins.bytes:
+        """Its picture as PNG, whatever it was delivered as. Raises NoPictureError until it is finished."""
+        if self.data["output_format"] == "png":
+            return await self.bytes()
+        buffer = io.BytesIO()
+        (await self.pil()).save(buffer, "PNG")
+        return buffer.getvalue()
+
     async def latents(self) -> "numpy.typing.NDArray[numpy.floating[Any]]":
         """Its latents (4, height / 8, width / 8), of an image with the ``output_format`` latents.
 
@@ -72,7 +80,7 @@ class AsyncImage(ImageFields):
             from safetensors.numpy import load
         except ImportError as error:
             raise MissingPackageError(
-                f"latents() needs {error.name or 'safetensors'}; run: pip install 'sdxl-farm[notebook]'"
+                f"latents() needs {error.name or 'safetensors'}; run: pip install 'sdxl-farm[arrays]'"
             ) from None
         return load(await self.bytes())["latents"]
 

@@ -2,19 +2,21 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 from typing_extensions import override
 
+from farm.errors import FarmError
 from producer.client.connection import Connection, Json
 from producer.client.fields import JobFields
 from producer.client.files import is_there, save_stream
 from producer.client.following import follow
 from producer.client.html import job_card
 from producer.client.image import AsyncImage
-from producer.client.meters import Meter, meter
+from producer.client.meters import Meter, NotebookMeter, Place, meter
 from producer.client.parallel import each
 from producer.client.tables import Mapped, TableError
 
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 PAGE = 500
+#: What is told of a job itself, and how far it is; the end of a test run is no event of its own.
+NEWS_OF_JOBS = (
+    "job.started,job.paused,job.resumed,job.changed,job.retried,"
+    "job.completed,job.failed,job.cancelled,job.deleted,progress"
+)
 #: Around an image that has just ended, others of its batch have too.
 NEIGHBOURS = 32
 #: Pictures that are fetched at once.
@@ -98,11 +105,8 @@ class AsyncJob(JobFields):
         """The same with a meter of the caller's."""
         try:
             with anyio.fail_after(timeout):
-                async with aclosing(follow(self._connection, self.id)) as news:
-                    async for one in news:
-                        # The end of a test run is no event of its own.
-                        if one.image is not None and self.test_images is None:
-                            continue
+                async with aclosing(follow(self._connection, self.id, NEWS_OF_JOBS)) as news:
+                    async for _ in news:
                         await self.refresh()
                         counts = self.counts
                         card = await self.card() if shown.wants_card else None
@@ -233,6 +237,15 @@ class AsyncJob(JobFields):
                 if document["index"] not in self._thumbnails and len(self._thumbnails) < CARD_PICTURES:
                     self._thumbnails[document["index"]] = await self._image(document).thumbnail_bytes()
         return job_card(self, self._thumbnails)
+
+    async def show_live(self, place: Place) -> None:
+        """Keep its card up to date in a notebook, until it has ended."""
+        # A job of its own: what is known of this one changes only when somebody asks.
+        shown = AsyncJob(self._connection, self._data)
+        try:
+            await shown.wait_showing(NotebookMeter(f"job {self.id}", place))
+        except FarmError as error:
+            place.show(f"{job_card(shown, shown._thumbnails)}<div>{escape(str(error))}</div>", str(error))
 
     def _repr_html_(self) -> str:
         return job_card(self, self._thumbnails)

@@ -28,7 +28,7 @@ def meter(progress: bool | None, label: str) -> AbstractContextManager[Meter]:
     """What shows the progress; None shows it in notebooks only."""
     if progress is False or (progress is None and not in_notebook()):
         return _NoMeter()
-    return _NotebookMeter(label) if in_notebook() else _TerminalMeter(label)
+    return NotebookMeter(label) if in_notebook() else _TerminalMeter(label)
 
 
 def in_notebook() -> bool:
@@ -74,12 +74,14 @@ class _TerminalMeter(AbstractContextManager["_TerminalMeter"], Meter):
         self._bar.update(self._task, completed=done, total=total)
 
 
-class _NotebookMeter(AbstractContextManager["_NotebookMeter"], Meter):
+class NotebookMeter(AbstractContextManager["NotebookMeter"], Meter):
+    """Shows the progress in one place of a cell's output."""
+
     wants_card = True
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, place: "Place | None" = None) -> None:
         self._label = label
-        self._place: Place | None = None
+        self._place = place or Place()
 
     @override
     def __exit__(self, *_: object) -> None:
@@ -89,8 +91,6 @@ class _NotebookMeter(AbstractContextManager["_NotebookMeter"], Meter):
     def show(self, done: float, total: float, card: str | None = None) -> None:
         text = f"{self._label}: {done:g} of {total:g}"
         html = card or f"<div>{escape(text)}{bar(done, total, escape(self._label))}</div>"
-        if self._place is None:
-            self._place = Place()
         self._place.show(html, text)
 
 

@@ -139,7 +139,8 @@ async def _write_lines(
     spool: "tempfile.SpooledTemporaryFile[bytes]", first: list[Any], rest: AsyncIterator[Any]
 ) -> None:
     number = 0
-    with gzip.open(spool, "wb", compresslevel=6) as lines:
+    # Without the time, so that the same rows are the same bytes.
+    with gzip.GzipFile(fileobj=spool, mode="wb", compresslevel=6, mtime=0) as lines:
         for entry in first:
             lines.write(encoded(entry, number := number + 1) + b"\n")
         first.clear()

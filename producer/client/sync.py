@@ -1,7 +1,9 @@
 """The client for programs that are not async: the same things, each done by its async counterpart."""
 
 import builtins
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -10,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 import httpx
 from typing_extensions import override
 
-from producer.client.blocking import Caller, call, iterate
+from producer.client.blocking import Caller, begin, call, close_soon, iterate
 from producer.client.connection import PATIENCE_SECONDS, Json
 from producer.client.farm import AsyncFarm, Estimate
 from producer.client.fields import ImageFields, JobFields
 from producer.client.image import AsyncImage
 from producer.client.job import PARALLEL, AsyncJob
-from producer.client.meters import Meter, meter
+from producer.client.meters import Meter, Place, meter
+from producer.client.tables import Mapped
 
 if TYPE_CHECKING:
     import numpy
@@ -37,6 +40,8 @@ class Farm:
         self, url: str | None = None, token: str | None = None, *, patience_seconds: float = PATIENCE_SECONDS
     ) -> None:
         self._farm = AsyncFarm(url, token, patience_seconds=patience_seconds)
+        # Without `close`, connections are closed when neither the farm nor a job or image of it is in use any more.
+        weakref.finalize(self._farm.connection, close_soon, self._farm.connection.http.aclose)
 
     @property
     def url(self) -> str:
@@ -99,7 +104,10 @@ class Farm:
         The table is a pandas or polars data frame, or a list of dicts. Images know their ``row``, the job its
         ``table``. Raises InvalidSubmissionError (its lines are rows, counted from 1) and TableError.
         """
-        return Job(call(self._farm.map, function, table, idempotency_key=idempotency_key, **parameters))
+        # The function is called here, where it may use this farm.
+        mapped, caller = Mapped(function, table), Caller()
+        rows = caller.items(mapped.parameters())
+        return Job(caller.call(self._farm.submit_mapped, mapped, rows, idempotency_key, **parameters))
 
     def estimate(
         self,
@@ -111,7 +119,9 @@ class Farm:
         **parameters: "Unpack[Parameters]",
     ) -> Estimate:
         """What submitting the same would come to, without submitting it; raises InvalidSubmissionError."""
-        return call(self._farm.estimate, prompts, rows=rows, file=file, sweep=sweep, **parameters)
+        caller = Caller()
+        prompts, rows = _items(caller, prompts), _items(caller, rows)
+        return caller.call(self._farm.estimate, prompts, rows=rows, file=file, sweep=sweep, **parameters)
 
     def jobs(self, limit: int = 20, state: str | None = None) -> "list[Job]":
         """The newest jobs, newest first; only those in this state, if one is given."""
@@ -182,6 +192,7 @@ class Job(JobFields):
 
     def __init__(self, job: AsyncJob) -> None:
         self._job = job
+        self._live: Future[None] | None = None
 
     @property
     @override
@@ -298,6 +309,12 @@ class Job(JobFields):
     def _repr_html_(self) -> str:
         return call(self._job.card)
 
+    def _ipython_display_(self) -> None:
+        place = Place()
+        place.show(self._repr_html_(), repr(self))
+        if not self.has_ended:
+            self._live = begin(partial(self._job.show_live, place))
+
 
 class Image(ImageFields):
     """One picture of a job, as it was when somebody asked for it. A notebook shows it."""
@@ -342,6 +359,9 @@ class Image(ImageFields):
     def save(self, path: str | Path) -> Path:
         """Save its file; a directory gets it under ``download_name``. Returns where it is."""
         return call(self._image.save, path)
+
+    def _repr_png_(self) -> "builtins.bytes | None":
+        return call(self._image.png) if self.state == "completed" else None
 
 
 class _MeterOfCaller(Meter):

@@ -19,6 +19,8 @@ from farm.roles import Role
 from farm.states import Stage
 
 STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+#: What addresses that are good for a while show afterwards.
+PAGES_OF_ERRORS = {"login.enter": 403, "signed.picture": 404}
 PASSWORD = "correct horse battery"
 
 
@@ -27,11 +29,12 @@ def paths(farm: RunningFarm) -> list[str]:
     """Where all pages are, with a job that has pictures, and one of which a picture failed."""
     done = farm.client.submit(["a red fox <b>in the snow</b>", "an owl"], steps=2, images_per_prompt=2).id
     farm.await_job(done)
-    token = httpx.post(
-        f"{farm.url}/api/v1/tokens", json={"name": "nightly"}, headers={"Authorization": f"Bearer {farm.token}"}
-    )
-    assert token.status_code == 201
-    return [*pages_of(farm, {"job_id": done, "index": 0}), f"/jobs/{fail_one(farm)}", "/nowhere"]
+    with httpx.Client(base_url=f"{farm.url}/api/v1", headers={"Authorization": f"Bearer {farm.token}"}) as client:
+        assert client.post("/tokens", json={"name": "nightly"}).status_code == 201
+        hook = client.post("/webhooks", json={"url": "https://hooks.invalid/farm", "all_jobs": True}).json()
+        assert client.post(f"/webhooks/{hook['id']}/test").status_code == 202
+    known = {"job_id": done, "index": 0, "webhook_id": hook["id"]}
+    return [*pages_of(farm, known), f"/jobs/{fail_one(farm)}", "/nowhere"]
 
 
 def pages_of(farm: RunningFarm, values: dict[str, Any]) -> list[str]:
@@ -49,11 +52,13 @@ def pages_of(farm: RunningFarm, values: dict[str, Any]) -> list[str]:
             path = re.sub(r"<(?:\w+:)?(\w+)>", lambda match: str(known[match[1]]), rule.rule)
             if rule.endpoint == "compare.show":
                 path += f"?pictures={values['job_id']}:0,{values['job_id']}:1"
+            if rule.endpoint == "pages.confirm_deletion":
+                path += f"?job={values['job_id']}"
             # Streams of events never end: what they are stands in their headers.
             with client.stream("GET", path) as response:
                 is_page = response.headers.get("content-type", "").startswith("text/html")
                 if is_page and response.read().startswith(b"<!doctype html>"):
-                    assert response.status_code == (403 if rule.endpoint == "login.enter" else 200), path
+                    assert response.status_code == PAGES_OF_ERRORS.get(rule.endpoint, 200), path
                     found.append(path)
     return found
 

@@ -1,9 +1,11 @@
-"""Logging in, tokens and users, in a real browser."""
+"""Logging in, tokens, users and webhooks, in a real browser."""
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, expect
-from running import RunningFarm
+from receiver import receiver, status
+from running import RunningFarm, wait_until
+from standardwebhooks import Webhook as Signature
 from visit import SIZES, Watch, visit
 
 from farm import people
@@ -117,4 +119,53 @@ def test_an_administrator_makes_a_viewer_who_only_looks(farm: RunningFarm, brows
         page.get_by_label("What").select_option("made a user")
         page.get_by_role("button", name="Show").click()
         expect(page.locator(".activities li").first).to_contain_text(f"made the user {name}, viewer")
+        watch.check()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_webhook_from_making_to_removing_and_the_job_that_it_told_of(
+    farm: RunningFarm, browser: Browser, size: str
+) -> None:
+    with receiver(status(500)) as server, visit(browser, farm, size) as (page, watch):
+        page.locator(".menu summary").click()
+        page.get_by_role("link", name="Webhooks").click()
+        page.get_by_label("Address").fill(server.url)
+        for kind in ("job.started", "image.completed"):
+            page.get_by_label(kind).uncheck()
+        page.get_by_role("button", name="Make a webhook").click()
+        expect(page.get_by_role("status")).to_contain_text("The webhook is made")
+        watch.check()
+        page.get_by_text("Show it").click()
+        secret = page.get_by_label("Secret of this webhook").input_value()
+
+        job = farm.client.submit(["a fox that is told of"], steps=2)
+        farm.await_job(job.id)
+        server.wait_for(2)
+        expect(page.get_by_text("answered 500")).to_have_count(0)
+        # Its page does not ask by itself.
+        wait_until(lambda: page.reload() and page.get_by_text("answered 500").count() >= 2, "the attempts")
+        watch.check()
+        server.answer = status(204)
+        known = len(server.received)
+        page.get_by_role("button", name="Send again job.completed").click()
+        expect(page.get_by_role("status")).to_contain_text("sent again")
+        told = [Signature(secret).verify(one.body, one.headers) for one in server.wait_for(known + 1)]
+        (ended,) = [one["data"] for one in told if one["type"] == "job.completed"][-1:]
+        assert (ended["job_id"], ended["job"]["state"]) == (job.id, "completed")
+        wait_until(lambda: page.reload() and page.locator(".badge.completed").count() > 0, "the delivery")
+
+        page.get_by_role("link", name=f"job {job.id}").first.click()
+        page.get_by_role("link", name="Delete").click()
+        expect(page.get_by_text("There is no way back")).to_be_visible()
+        watch.check()
+        page.get_by_role("button", name="Delete for good").click()
+        expect(page.get_by_role("status")).to_have_text(f"Deleted: job {job.id}.")
+        assert httpx.get(job.url, headers={"Authorization": f"Bearer {farm.token}"}).status_code == 404
+        wait_until(lambda: any(b"job.deleted" in one.body for one in server.received), "the last message")
+
+        page.goto("/webhooks")
+        page.get_by_role("link", name=server.url).click()
+        page.get_by_text("Remove", exact=True).click()
+        page.get_by_role("button", name="Remove for good").click()
+        expect(page.get_by_role("status")).to_have_text("The webhook is removed.")
         watch.check()

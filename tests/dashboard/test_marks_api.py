@@ -48,7 +48,9 @@ def test_one_image(client: FlaskClient, farm) -> None:
 def test_impossible_marks_are_refused_with_field_and_remedy(
     client: FlaskClient, farm, body: object, field: str
 ) -> None:
-    answer = client.patch(f"/api/v1/jobs/{farm.submit()}/images/0", data=json.dumps(body))
+    answer = client.patch(
+        f"/api/v1/jobs/{farm.submit()}/images/0", data=json.dumps(body), content_type="application/json"
+    )
     assert answer.status_code == 422
     assert answer.get_json(force=True)["errors"][0]["field"] == field
 

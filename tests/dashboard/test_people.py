@@ -19,7 +19,18 @@ from farm.settings import Settings
 PASSWORD = "correct horse battery"
 
 #: Answered to everybody.
-PUBLIC = {"login.form", "login.submit", "login.enter", "login.leave", "health.healthz", "health.readyz", "static"}
+PUBLIC = {
+    "login.form",
+    "login.submit",
+    "login.enter",
+    "login.leave",
+    "health.healthz",
+    "health.readyz",
+    "api_reference.openapi",
+    "reference.index",
+    "signed.picture",
+    "static",
+}
 #: What viewers may send: changes of what is their own, and long choices of what they want to have.
 OWN = {
     "account.create_token",

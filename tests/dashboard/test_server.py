@@ -1,5 +1,6 @@
 """The dashboard as a process of its own."""
 
+import asyncio
 import signal
 import socket
 import subprocess
@@ -10,12 +11,14 @@ from contextlib import contextmanager
 import httpx
 import pytest
 from running import wait_until
-from sqlalchemy import Engine
+from sqlalchemy import Engine, func, select
 
+from dashboard.compatible.rendering import MAX_WAITING
 from dashboard.live import MAX_STREAMS
 from dashboard.server import serve
 from farm import people
 from farm.errors import ConfigurationError
+from farm.models import Job
 from farm.roles import Role
 from farm.settings import Settings
 
@@ -135,3 +138,40 @@ def test_streams_leave_room_for_pages_and_give_their_places_back(settings: Setti
         # Nor does a stream that goes on keep the server from stopping.
         running.terminate()
         assert running.wait(10) == 0
+
+
+def test_who_waits_for_pictures_leaves_room_and_holds_up_no_stop(settings: Settings, engine: Engine, farm) -> None:
+    farm.add_worker()
+    token = people.make_token(engine, people.local_user(engine).user_id, "tests")
+
+    def waiting() -> int:
+        with engine.connect() as connection:
+            query = select(func.count()).select_from(Job).where(Job.finished_at.is_(None))
+            return connection.execute(query).scalar_one()
+
+    async def ask(url: str) -> None:
+        limits = httpx.Limits(max_connections=None)
+        headers = {"Authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient(base_url=url, headers=headers, limits=limits, timeout=120) as client:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(client.post("/v1/images/generations", json={"prompt": "a fox"}))
+                    for _ in range(MAX_WAITING)
+                ]
+                await asyncio.to_thread(wait_until, lambda: waiting() == MAX_WAITING, "all who wait")
+                refused = await client.post("/sdapi/v1/txt2img", json={"prompt": "a fox"})
+                assert (refused.status_code, refused.headers["Retry-After"]) == (503, "10")
+                assert "/api/v1/jobs" in refused.json()["detail"]
+                assert (await client.get("/v1/models")).status_code == 200
+                for task in tasks[:-1]:
+                    task.cancel()
+                await asyncio.to_thread(wait_until, lambda: waiting() == 1, "the end of what nobody waits for")
+                running.terminate()
+            answer = tasks[-1].result()
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+            assert "was cancelled" in answer.json()["error"]["message"]
+
+    with process(settings) as (running, url):
+        asyncio.run(ask(url))
+        assert running.wait(20) == 0
+    assert waiting() == 0

@@ -123,7 +123,7 @@ def test_a_day_with_an_embedded_farm(farm: EmbeddedFarm, tmp_path: Path) -> None
         assert process.wait(60) == 0
         assert processes_of(farm.settings.data) == []
         refused = farm.command("jobs")
-        assert refused.returncode == 1
+        assert refused.returncode == 3
         assert "No farm answers" in refused.stderr
     # ... and go on where it stopped.
     farm.environment["FARM_URL"] = farm.url

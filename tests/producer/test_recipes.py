@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from farm.catalog import Catalog
 from farm.spec import ImageParameters
-from producer import commands
+from producer.commands import submitting
 from producer.expand import InputSize, plan_job
 from producer.intake import Intake, Row
 from producer.recipes import as_command, as_json, as_python
@@ -134,7 +134,7 @@ def test_the_command_line_plans_the_same_image(catalog: Catalog, name: str, sent
     words = shlex.split(as_command(stored(image)))
     assert words[:2] == ["farm", "submit"]
     app = typer.Typer()
-    app.command()(commands.submit)
+    app.command()(submitting.submit)
     result = CliRunner().invoke(app, words[2:])
     assert result.exit_code == 0, result.output
     assert planned(catalog, sent[0]) == image

@@ -12,7 +12,8 @@ from PIL import Image
 from safetensors.torch import load
 
 from farm.formats import NoParametersError, read_parameters
-from worker.encode import encode, encode_thumbnail, web_ui_text
+from farm.web_ui import web_ui_text
+from worker.encode import encode, encode_thumbnail
 from worker.pictures import Picture, preview
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (192, 320, 3), dtype=np.uint8))

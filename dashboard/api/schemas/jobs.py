@@ -1,0 +1,234 @@
+"""Jobs and images."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from dashboard.api.bodies import Body
+from dashboard.api.operations import Document, Moment, Number, Query, Whole
+from dashboard.queries.paging import MAX_ID
+from dashboard.steering import MAX_JOBS
+from farm.models import MAX_TAGS
+from farm.picture_filter import Mark
+from farm.spec import MAX_PRIORITY, ImageParameters
+from farm.states import ImageState, JobState
+
+Text = Annotated[str, Field(max_length=500)]
+JobNumber = Annotated[int, Field(ge=0, le=MAX_ID)]
+
+
+class JobsQuery(Query):
+    """Which jobs."""
+
+    limit: Annotated[Whole, Field(ge=1, le=500, description="entries of a page")] = 20
+    before: Number | None = Field(default=None, description="`next` of the last page")
+    state: JobState | None = None
+    owner: Text | None = None
+    pipeline: Text | None = None
+    q: Text | None = Field(default=None, description="part of the name")
+    since: Moment | None = Field(default=None, description="submitted at this time (ISO 8601) or later")
+    until: Moment | None = Field(default=None, description="submitted before this time (ISO 8601)")
+
+
+class Counts(Document):
+    """Images of a job by their state."""
+
+    total: int
+    completed: int
+    failed: int
+    cancelled: int
+    pending: int
+
+
+class JobDocument(Document):
+    """A job."""
+
+    id: int
+    name: str
+    owner: str
+    pipeline: str
+    priority: int
+    state: JobState
+    paused: bool
+    test_images: int | None
+    images: Counts
+    progress: float
+    images_per_minute: float | None
+    seconds_left: float | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    url: str
+    images_url: str
+
+
+class JobPage(Document):
+    """Jobs, and where the next page begins."""
+
+    jobs: list[JobDocument]
+    next: int | None
+
+
+class Reason(Document):
+    """Why images failed, and how many."""
+
+    message: str
+    count: int
+
+
+class JobDetails(JobDocument):
+    """A job with what it was submitted with."""
+
+    spec: dict[str, Any]
+    errors: list[Reason]
+
+
+class RetriedJob(JobDocument):
+    """A job of which failed images are rendered again."""
+
+    retried: int
+
+
+class JobChanges(Body):
+    """Another priority, another name."""
+
+    priority: int = Field(default=50, ge=0, le=MAX_PRIORITY)
+    name: str | None = Field(default=None, max_length=200)
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+
+class ActionBody(Body):
+    """One thing for many jobs."""
+
+    action: Literal["pause", "resume", "cancel", "retry", "priority", "delete"]
+    jobs: list[JobNumber] = Field(max_length=MAX_JOBS)
+    priority: int | None = Field(default=None, ge=0, le=MAX_PRIORITY)
+
+
+class Outcome(Document):
+    """What became of one job."""
+
+    job: int
+    done: bool
+    reason: str | None
+
+
+class Outcomes(Document):
+    """What became of each job."""
+
+    outcomes: list[Outcome]
+
+
+class FilterQuery(Query):
+    """Which images."""
+
+    state: ImageState | None = None
+    mark: Mark | None = None
+    tag: Text | None = None
+    q: Text | None = Field(default=None, description="words of the prompt")
+    seed: Number | None = None
+
+
+class ChosenQuery(FilterQuery):
+    """Which images of one job."""
+
+    images: Annotated[str, Field(max_length=10_000, description="indices: 0,5,7-9")] | None = None
+
+
+class JobImagesQuery(ChosenQuery):
+    """A page of a job's images."""
+
+    limit: Annotated[Whole, Field(ge=1, le=500)] = 100
+    after: Number | None = Field(default=None, description="`next` of the last page")
+
+
+class ImagesQuery(FilterQuery):
+    """A page of all jobs' images."""
+
+    limit: Annotated[Whole, Field(ge=1, le=500)] = 100
+    before: Annotated[str, Field(max_length=60, description="`next` of the last page")] | None = None
+
+
+class FileQuery(Query):
+    """How a file is sent."""
+
+    download: Annotated[str, Field(max_length=10, description="1: under its download name")] | None = None
+
+
+class _ImageDocument(Document):
+    job_id: int
+    index: int
+    state: ImageState
+    sha256: str | None
+    error: str | None
+    rating: int
+    tags: list[str]
+    finished_at: datetime | None
+    download_name: str
+    url: str
+    file_url: str | None
+    thumbnail_url: str | None
+    latents_url: str | None
+
+
+#: An image, with everything that decides what it looks like.
+ImageDocument = cast(
+    "type[BaseModel]",
+    create_model(
+        "Image",
+        __base__=_ImageDocument,
+        **{
+            name: ((Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation) | None, None)  # type: ignore[operator]
+            for name, info in ImageParameters.model_fields.items()
+        },  # type: ignore[call-overload]
+    ),
+)
+
+
+class ImagePage(Document):
+    """Images, and where the next page begins."""
+
+    images: list[ImageDocument]  # type: ignore[valid-type]
+    next: int | None
+
+
+class ImagesPage(Document):
+    """Images of all jobs, and where the next page begins."""
+
+    images: list[ImageDocument]  # type: ignore[valid-type]
+    next: str | None
+
+
+Tags = list[Annotated[str, Field(min_length=1, max_length=50)]]
+Rating = Annotated[int, Field(ge=-1, le=1)]
+
+
+class MarkBody(Body):
+    """What becomes of an image's marks."""
+
+    rating: Rating = 0
+    tags: Tags = Field(default=[], max_length=MAX_TAGS)
+
+
+class ChosenBody(Body):
+    """Which images of a job."""
+
+    images: list[Annotated[int, Field(ge=0)]] | str | None = None
+    filter: dict[str, str | int] = Field(default={})
+
+
+class MarksBody(ChosenBody):
+    """What becomes of the marks of many images."""
+
+    rating: Rating = 0
+    tags: Tags = Field(default=[], max_length=MAX_TAGS)
+    add_tags: Tags = Field(default=[], max_length=MAX_TAGS)
+    remove_tags: Tags = Field(default=[], max_length=MAX_TAGS)
+
+
+class Marked(Document):
+    """How many images were marked."""
+
+    marked: int
