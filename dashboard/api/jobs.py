@@ -36,7 +36,18 @@ blueprint = Blueprint("api_jobs", __name__)
 
 
 @blueprint.post("/jobs")
-@describe("jobs", {201: Receipt}, body=SUBMISSION, query=StreamQuery, headers=KEY)
+@describe(
+    "jobs",
+    {201: Receipt},
+    body=SUBMISSION,
+    query=StreamQuery,
+    headers=KEY,
+    problems=(HTTPStatus.CONFLICT,),
+    told={
+        "Location": "Address of the job.",
+        "Idempotent-Replayed": "true if the Idempotency-Key was used before, and this is the job of then.",
+    },
+)
 def create() -> Response:
     """Submit a job: JSON with ``prompts`` or ``rows``, a form with the part ``file``, or a stream of JSON lines."""
     sent = read_submission()
@@ -83,7 +94,7 @@ def show(job_id: int) -> Response:
 
 
 @blueprint.patch("/jobs/<int:job_id>")
-@describe("jobs", {200: JobDocument}, body=JobChanges)
+@describe("jobs", {200: JobDocument}, body=JobChanges, problems=(HTTPStatus.CONFLICT,))
 def change(job_id: int) -> Response:
     """Change ``priority`` or ``name`` of a job."""
     farm = context()
@@ -95,7 +106,7 @@ def change(job_id: int) -> Response:
 
 
 @blueprint.post("/jobs/<int:job_id>/cancel")
-@describe("jobs", {200: JobDocument})
+@describe("jobs", {200: JobDocument}, problems=(HTTPStatus.CONFLICT,))
 def cancel(job_id: int) -> Response:
     """Cancel a job; cancelling it again is fine, one that ended otherwise is a conflict."""
     farm = context()
@@ -106,14 +117,14 @@ def cancel(job_id: int) -> Response:
 
 
 @blueprint.post("/jobs/<int:job_id>/pause")
-@describe("jobs", {200: JobDocument})
+@describe("jobs", {200: JobDocument}, problems=(HTTPStatus.CONFLICT,))
 def pause(job_id: int) -> Response:
     """Let no further batch of a job begin; those that are being rendered are finished."""
     return _act(job_id, pause_job, "be paused")
 
 
 @blueprint.post("/jobs/<int:job_id>/resume")
-@describe("jobs", {200: JobDocument})
+@describe("jobs", {200: JobDocument}, problems=(HTTPStatus.CONFLICT,))
 def resume(job_id: int) -> Response:
     """Go on with a paused job; one that is not paused goes on as it did."""
     return _act(job_id, resume_job, "be resumed")
@@ -130,7 +141,7 @@ def retry(job_id: int) -> Response:
 
 
 @blueprint.delete("/jobs/<int:job_id>")
-@describe("jobs", {204: None})
+@describe("jobs", {204: None}, problems=(HTTPStatus.CONFLICT,))
 def delete(job_id: int) -> tuple[str, int] | Response:
     """Delete a job that has ended, with its pictures; there is no way back."""
     farm = context()

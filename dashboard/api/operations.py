@@ -4,7 +4,7 @@ Not flask-openapi3: it calls views with models in place of their arguments and a
 route that takes JSON, a form and a stream alike. What is left is small.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -12,7 +12,7 @@ from types import UnionType
 from typing import Annotated, Any, TypeVar, get_args
 
 from annotated_types import Ge, Le
-from flask import request
+from flask import current_app, request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -47,9 +47,9 @@ Number = Annotated[Whole, Field(ge=0, le=MAX_NUMBER)]
 
 
 class Query(BaseModel):
-    """The query string of a route. Other parameters are left alone."""
+    """The query string of a route."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Document(BaseModel):
@@ -80,6 +80,10 @@ class Operation:
     body_required: bool = True
     headers: Mapping[str, str] = field(default_factory=dict)
     """Headers that it heeds, and what they mean."""
+    problems: frozenset[int] = frozenset()
+    """Statuses of errors of its own, beside those that any such route may answer with."""
+    told: Mapping[str, str] = field(default_factory=dict)
+    """Headers of its answers, and what they mean."""
 
 
 def describe(
@@ -90,16 +94,37 @@ def describe(
     body: Content | tuple[Content, ...] = (),
     body_required: bool = True,
     headers: Mapping[str, str] | None = None,
+    problems: Iterable[int] = (),
+    told: Mapping[str, str] | None = None,
 ) -> Callable[[View], View]:
     """Say what a view takes and gives; its docstring says what it does."""
-    told = {status: _several(content) for status, content in answers.items()}
-    operation = Operation(tag, told, query, _several(body), body_required, headers or {})
+    given = {status: _several(content) for status, content in answers.items()}
+    operation = Operation(
+        tag, given, query, _several(body), body_required, headers or {}, frozenset(problems), told or {}
+    )
 
     def mark(view: View) -> View:
         view.__dict__["farm_operation"] = operation
         return view
 
     return mark
+
+
+def refuse_other_parameters() -> None:
+    """Before each request: raise InvalidSubmissionError for parameters that the route does not know, or that are given
+    twice. They would have no effect, and nobody would notice.
+    """
+    view = current_app.view_functions.get(request.endpoint or "")
+    operation: Operation | None = getattr(view, "farm_operation", None)
+    if operation is None:
+        return
+    known = operation.query.model_fields if operation.query is not None else {}
+    for name, values in request.args.lists():
+        if name not in known:
+            there = f"there are {', '.join(known)}" if known else "there are none"
+            raise InvalidSubmissionError([Problem(name[:60], f"is no parameter here; {there}")])
+        if len(values) > 1:
+            raise InvalidSubmissionError([Problem(name, "is given more than once; once is enough")])
 
 
 AnyQuery = TypeVar("AnyQuery", bound=Query)

@@ -26,8 +26,11 @@ class ProblemDocument(Document):
     title: str
     status: int
     detail: str
-    errors: list[ProblemEntry] = Field(default=[])
-    error_count: int | None = None
+    errors: list[ProblemEntry] = Field(default=[], description="at most 100 of them")
+    error_count: int | None = Field(default=None, description="how many there are in all")
+    violated_policies: list[str] | None = Field(
+        default=None, alias="violated-policies", description="quotas that the request would exceed"
+    )
 
 
 class InputBody(Body):

@@ -155,6 +155,19 @@ class FileQuery(Query):
     """How a file is sent."""
 
     download: Annotated[str, Field(max_length=10, description="1: under its download name")] | None = None
+    v: Text | None = Field(default=None, description="anything: another address for another picture")
+
+
+class ThumbnailQuery(Query):
+    """Which thumbnail."""
+
+    v: Text | None = Field(default=None, description="anything: another address for another picture")
+
+
+class PreviewQuery(Query):
+    """Which preview."""
+
+    at: Text | None = Field(default=None, description="anything: another address asks anew")
 
 
 class _ImageDocument(Document):
