@@ -8,7 +8,8 @@ from typing import Any, Literal, cast
 
 from flask import Flask
 from pydantic import BaseModel
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue, models_json_schema
+from pydantic_core import core_schema
 from typing_extensions import override
 from werkzeug.routing import Rule
 
@@ -120,6 +121,14 @@ class _Generator(GenerateJsonSchema):
     @override
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
+
+    @override
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        result = super().default_schema(schema)
+        # What may be left out is not sent as its default: an empty list is none.
+        if self.mode == "validation" and not isinstance(result.get("default"), int):
+            result.pop("default", None)
+        return result
 
 
 def _routes(app: Flask) -> Iterator[tuple[Rule, str, Operation, Any]]:
@@ -240,9 +249,8 @@ def _query(operation: Operation) -> Iterator[Json]:
     if operation.query is None:
         return
     # Each parameter's own schema: those of the whole model point to definitions by name, which are ours too.
-    whole = operation.query.model_json_schema(ref_template=REFERENCE)
+    whole = operation.query.model_json_schema(ref_template=REFERENCE, schema_generator=_Generator)
     for name, schema in whole["properties"].items():
-        schema.pop("title", None)
         parameter = {"name": name, "in": "query", "required": False, "allowEmptyValue": True}
         if told := schema.pop("description", None):
             parameter["description"] = told
@@ -260,7 +268,8 @@ def _without_null(schema: Json) -> Json:
 
 def _headers(operation: Operation) -> Iterator[Json]:
     for name, told in operation.headers.items():
-        yield {"name": name, "in": "header", "description": told, "schema": {"type": "string"}}
+        schema = {"description": told} if isinstance(told, str) else told
+        yield {"name": name, "in": "header", "schema": {"type": "string", **schema}}
 
 
 def _plainly(schema: Any) -> Any:

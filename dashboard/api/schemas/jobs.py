@@ -15,6 +15,7 @@ from farm.spec import MAX_PRIORITY, ImageParameters
 from farm.states import ImageState, JobState
 
 Text = Annotated[str, Field(max_length=500)]
+PLACE = {"pattern": "^[0-9]{1,19}:[0-9]{1,19}$"}
 JobNumber = Annotated[int, Field(ge=0, le=MAX_ID)]
 
 
@@ -148,7 +149,7 @@ class ImagesQuery(FilterQuery):
     """A page of all jobs' images."""
 
     limit: Annotated[Whole, Field(ge=1, le=500)] = 100
-    before: Annotated[str, Field(max_length=60, description="`next` of the last page")] | None = None
+    before: Annotated[str, Field(description="`next` of the last page", json_schema_extra=PLACE)] | None = None
 
 
 class FileQuery(Query):
