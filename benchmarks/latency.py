@@ -1,11 +1,10 @@
 """What the farm adds to the render time of a single interactive image, and what such an image waits under bulk work.
 
-The farm is `farm up` with one worker of both stages: Postgres, Valkey, producer, dashboard, worker and store share
-the machine, and nothing else should run on it. Jobs of one image are submitted over HTTP one after the other, on a
+The farm is `farm up` with one worker of both stages: Postgres, Valkey, producer, dashboard, worker and store share the
+machine, and nothing else should run on it. Jobs of one image are submitted over HTTP one after the other, on a
 connection that stays open; a job is known to have ended when Postgres says so to a listener. From that time the
 seconds are taken away that the device computed, as the batch's row has them. Under bulk work what is left is the
-waiting for the device: it is compared with the seconds of one bulk call, which nobody can interrupt. A rival is not
-there: an interactive request can at best find the device free.
+waiting for the device: it is compared with the seconds of one bulk call, which nobody can interrupt.
 
     .venv/bin/python benchmarks/latency.py
 """
@@ -44,9 +43,8 @@ SPLIT = 0.8
 WARM_UP = 10
 
 _TIMES = """
-    SELECT EXTRACT(epoch FROM jobs.created_at), EXTRACT(epoch FROM jobs.started_at),
-        EXTRACT(epoch FROM jobs.finished_at),
-        batches.base_seconds, batches.refiner_seconds
+    SELECT EXTRACT(epoch FROM jobs.started_at), EXTRACT(epoch FROM jobs.finished_at), batches.base_seconds,
+        batches.refiner_seconds
     FROM jobs JOIN batches ON batches.job_id = jobs.id WHERE jobs.id = %s
 """
 
@@ -80,7 +78,7 @@ class Bench:
         self._news.execute(f"LISTEN {NEWS_CHANNEL}".encode())
 
     def close(self) -> None:
-        """Close both connections."""
+        """Close its connections."""
         self._farm.close()
         self._database.close()
         self._news.close()
@@ -106,7 +104,7 @@ class Bench:
         known = time.time()
         row = self._database.execute(_TIMES, (job_id,)).fetchone()
         assert row is not None
-        _, started, finished, base, refiner = (float(value or 0) for value in row)
+        started, finished, base, refiner = (float(value or 0) for value in row)
         rendered = base + refiner
         return Request(
             accepted=answered - called,

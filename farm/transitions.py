@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from enum import Enum
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     Connection,
     Engine,
+    Integer,
     Row,
+    Select,
     and_,
     bindparam,
     case,
@@ -218,56 +221,15 @@ def claim_companions(engine: Engine, leader: Claim, worker_id: str, lease_second
     to claim. Nothing is waited for: what somebody else holds locked is passed by.
     """
     first = leader.images[0]
-    first_has = {"negative_prompt": first.negative_prompt is not None}
-    first_has |= {name: name in (first.parameters or {}) for name in APART_FIELDS if name not in first_has}
-    alike = exists().where(
-        Image.batch_id == Batch.id,
-        *(_image_has(name) if has else ~_image_has(name) for name, has in first_has.items()),
-    )
-    size = select(func.count()).where(Image.batch_id == Batch.id).scalar_subquery()
-    # Of each job only its next few are looked at, however many it has.
-    ready = lateral(
-        select(Batch.id)
-        .where(Batch.job_id == Job.id, Batch.state == BatchState.READY, ~Batch.held)
-        .order_by(Batch.id)
-        .limit(room)
-    )
-    open_jobs = (
-        Job.priority >= INTERACTIVE_PRIORITY,
-        Job.state.in_((JobState.QUEUED, JobState.RUNNING)),
-        Job.paused_at.is_(None),
-        ~Job.spec.has_key("batch_size"),
-    )
-    waiting = union_all(
-        select(ready.c.id).select_from(Job).join(ready, onclause=true()).where(*open_jobs, Job.finished_at.is_(None)),
-        select(Batch.id).where(Batch.state == BatchState.QUEUED),
-    ).subquery()
-    candidates = (
-        select(Batch.id, size.label("size"))
-        .join(Job, Job.id == Batch.job_id)
-        .where(
-            Batch.id.in_(select(waiting.c.id)),
-            Batch.state.in_((BatchState.READY, BatchState.QUEUED)),
-            Batch.stage == leader.stage,
-            Batch.failures == 0,
-            ~Batch.held,
-            Batch.run_after <= func.now(),
-            Batch.parameters == leader.parameters,
-            alike,
-            size <= room,
-            *open_jobs,
-        )
-        # Those that dispatch has chosen go first: it is fair.
-        .order_by(Batch.state == BatchState.READY, Batch.id)
-        .limit(room)
-        .with_for_update(skip_locked=True)
-    )
+    apart = {"negative_prompt": first.negative_prompt} | (first.parameters or {})
+    candidates = _companions(tuple(apart.get(name) is not None for name in APART_FIELDS))
+    wanted = {"leader_stage": leader.stage, "leader_parameters": leader.parameters, "room": room}
     with engine.begin() as connection:
         chosen = []
-        for batch_id, images in connection.execute(candidates).all():
-            if images <= room:
-                room -= images
-                chosen.append(batch_id)
+        for candidate in connection.execute(candidates, wanted).all():
+            if candidate.size <= room:
+                room -= candidate.size
+                chosen.append(candidate.id)
         if not chosen:
             return []
         rows = connection.execute(
@@ -574,6 +536,57 @@ def _claims(connection: Connection, rows: Sequence[Row[Any]]) -> list[Claim]:
         )
         for row in rows
     ]
+
+
+@cache
+def _companions(has: tuple[bool, ...]) -> Select[tuple[int, int]]:
+    """Batches that can join a call whose images have so many of ``APART_FIELDS``, and their sizes; locked.
+
+    To be given the leader's stage and parameters, and the room that is left.
+    """
+    room = bindparam("room", type_=Integer)
+    alike = exists().where(
+        Image.batch_id == Batch.id,
+        *(_image_has(name) if given else ~_image_has(name) for name, given in zip(APART_FIELDS, has, strict=True)),
+    )
+    size = select(func.count()).where(Image.batch_id == Batch.id).scalar_subquery()
+    open_jobs = (
+        Job.priority >= INTERACTIVE_PRIORITY,
+        Job.state.in_((JobState.QUEUED, JobState.RUNNING)),
+        Job.paused_at.is_(None),
+        ~Job.spec.has_key("batch_size"),
+    )
+    # Of each job only its next few are looked at, however many it has.
+    ready = lateral(
+        select(Batch.id)
+        .where(Batch.job_id == Job.id, Batch.state == BatchState.READY, ~Batch.held)
+        .order_by(Batch.id)
+        .limit(room)
+    )
+    waiting = union_all(
+        select(ready.c.id).select_from(Job).join(ready, onclause=true()).where(*open_jobs, Job.finished_at.is_(None)),
+        select(Batch.id).where(Batch.state == BatchState.QUEUED),
+    ).subquery()
+    return (
+        select(Batch.id, size.label("size"))
+        .join(Job, Job.id == Batch.job_id)
+        .where(
+            Batch.id.in_(select(waiting.c.id)),
+            Batch.state.in_((BatchState.READY, BatchState.QUEUED)),
+            Batch.stage == bindparam("leader_stage", type_=Batch.stage.type),
+            Batch.failures == 0,
+            ~Batch.held,
+            Batch.run_after <= func.now(),
+            Batch.parameters == bindparam("leader_parameters", type_=Batch.parameters.type),
+            alike,
+            size <= room,
+            *open_jobs,
+        )
+        # Those that dispatch has chosen go first: it is fair.
+        .order_by(Batch.state == BatchState.READY, Batch.id)
+        .limit(room)
+        .with_for_update(skip_locked=True)
+    )
 
 
 def _image_has(name: str) -> ColumnElement[bool]:

@@ -84,18 +84,17 @@ def fair_shares(jobs: Iterable[JobLoad], places: int) -> dict[int, int]:
 
 def dispatch(engine: Engine, celery: Celery, settings: Settings) -> int:
     """Fill the queues up, and ring for what was queued. Returns how many batches were sent."""
-    with engine.connect() as connection:
-        queues = _queue_loads(connection, settings.lease_seconds)
     sent = 0
-    # What is interactive is sent before the rest is even looked for.
-    for queue in sorted(queues, key=lambda queue: not queue.interactive):
-        places = free_places(queue, queues, settings.queue_depth)
-        if places == 0:
-            continue
-        with engine.connect() as connection:
-            shares = fair_shares(_job_loads(connection, queue, places), places)
-        for job_id, count in shares.items():
-            sent += _send(engine, celery, queue, job_id, count)
+    # What is read needs no transaction, and each costs as much as the query in it.
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        queues = _queue_loads(connection, settings.lease_seconds)
+        # What is interactive is sent before the rest is even looked for.
+        for queue in sorted(queues, key=lambda queue: not queue.interactive):
+            places = free_places(queue, queues, settings.queue_depth)
+            if places == 0:
+                continue
+            for job_id, count in fair_shares(_job_loads(connection, queue, places), places).items():
+                sent += _send(engine, celery, queue, job_id, count)
     return sent
 
 

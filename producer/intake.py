@@ -26,7 +26,7 @@ ALIASES = {
     "denoising_start": "refiner_split",
 }
 #: Parameters for which null says something: a default of the pipeline that is not wanted.
-_NULLABLE = tuple(name for name, field in ImageParameters.model_fields.items() if field.default is None)
+NULLABLE = tuple(name for name, field in ImageParameters.model_fields.items() if field.default is None)
 _TEXTS = ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2")
 #: What a column, or a field of an object, may be called.
 KNOWN = (*ROW_FIELDS, *ALIASES, "size")
@@ -95,7 +95,7 @@ def canonical(values: dict[str, Any]) -> dict[str, Any]:
         if canonical_name in result and result[canonical_name] != value:
             raise CombinationError(name, f"and {canonical_name} say the same thing differently; leave one out")
         is_none = isinstance(value, str) and value.strip().lower() == "none"
-        none = is_none and canonical_name in _NULLABLE and canonical_name not in _TEXTS
+        none = is_none and canonical_name in NULLABLE and canonical_name not in _TEXTS
         result[canonical_name] = None if none else value
     if "size" in values:
         try:

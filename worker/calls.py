@@ -68,18 +68,23 @@ def render(station: Station, member: Member) -> None:
 
 
 def render_with_companions(
-    station: Station, leader: Member, couriers: Executor, accompany: Accompany[Member], on_turn: Callable[[], None]
+    station: Station,
+    leader: Member,
+    couriers: Executor,
+    accompany: Accompany[Member],
+    on_turn: Callable[[Sequence[Claim]], None],
 ) -> None:
     """Render a batch when its turn comes, and with it what then waits of its shape, of whatever job.
 
     Each companion that was claimed gets a courier, who calls ``accompany``: it prepares its batch, joins, waits for the
-    call's end, and does with its part what is to be done. ``on_turn`` is called when all are claimed. A call that fails
-    is made again for the leader alone, and the companions find theirs not made: a broken request breaks no other.
+    call's end, and does with its part what is to be done. ``on_turn`` is told of them. A call that fails is made
+    again for the leader alone, and the companions find that theirs was not made: a broken request breaks no other.
     """
 
     def turn() -> None:
-        with Company(_invite(station, leader), couriers, accompany) as company:
-            on_turn()
+        claims = _invite(station, leader)
+        with Company(claims, couriers, accompany) as company:
+            on_turn(claims)
             companions = company.joined()
             if companions:
                 try:

@@ -1,33 +1,53 @@
-"""How many batches of each class a worker has in hand: bulk work never fills the slots of interactive requests.
+"""Which messages a worker takes while it has batches in hand.
 
-Two of a class let one be stored while the device renders the other. Celery knows one number of slots for all messages;
-which lists are read while some are taken is decided here.
+Two of a class may be in hand: one is stored while the device renders the other. Bulk work never fills the slots of
+interactive requests. And while one of these waits for the device, those behind it stay in the broker, unclaimed: it can
+take them along in its call, or another worker can take them.
+
+Celery knows one number of slots for all messages; what is asked of the broker while some are taken is decided here.
 """
 
-from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from celery.worker import state
+from kombu.asynchronous import get_event_loop
 from kombu.transport import redis
 from typing_extensions import override
 
 from farm.broker import BULK_MESSAGE, INTERACTIVE_MESSAGE
 
 SLOTS_PER_CLASS = 2
-SLOTS = SLOTS_PER_CLASS * 2
+#: For Celery. One more than is used: it would look only once a second whether a slot was free again.
+SLOTS = SLOTS_PER_CLASS * 2 + 1
+#: Pause before the broker is asked again when nothing may be taken.
+CLOSED_SECONDS = 0.05
+
+#: Messages in hand, by Celery's ids, for whose batches the device's turn has come.
+_begun: set[str] = set()
+
+
+@contextmanager
+def in_hand(request_id: str) -> Iterator[Callable[[], None]]:
+    """The time in which a message is worked on; gives what is to be called when the device's turn has come."""
+    try:
+        yield lambda: _begun.add(request_id)
+    finally:
+        _begun.discard(request_id)
 
 
 class Channel(redis.Channel):
-    """Asks the broker only for messages of classes that have a slot left."""
+    """Asks the broker only for messages that may be taken now."""
 
     @override
     def _brpop_start(self, timeout: float | None = None) -> None:
-        taken = _taken()
-        # With all slots taken Celery does not ask at all.
-        self.priority_steps = [
-            step for step in (INTERACTIVE_MESSAGE, BULK_MESSAGE) if taken[step] < SLOTS_PER_CLASS
-        ] or [INTERACTIVE_MESSAGE]
-        super()._brpop_start(timeout)  # type: ignore[no-untyped-call]
+        # kombu asks for one message at a time, and asks again when it has come or after the polling interval.
+        self.priority_steps = _open_classes()
+        if self.priority_steps:
+            super()._brpop_start(timeout)  # type: ignore[no-untyped-call]
+        elif (loop := get_event_loop()) is not None:
+            loop.call_later(CLOSED_SECONDS, lambda: None)  # type: ignore[no-untyped-call]
 
 
 class Transport(redis.Transport):
@@ -36,12 +56,23 @@ class Transport(redis.Transport):
     Channel = Channel
 
 
-def _taken() -> Counter[int]:
-    """Messages in hand, by their priority."""
+def _open_classes() -> list[int]:
+    """Priorities of the messages that may be taken."""
+    requests = _reserved()
+    interactive = [request.id for request in requests if request.delivery_info["priority"] == INTERACTIVE_MESSAGE]
+    classes = []
+    if len(interactive) < SLOTS_PER_CLASS and _begun.issuperset(interactive):
+        classes.append(INTERACTIVE_MESSAGE)
+    if len(requests) - len(interactive) < SLOTS_PER_CLASS:
+        classes.append(BULK_MESSAGE)
+    return classes
+
+
+def _reserved() -> list[Any]:
+    """Celery's messages in hand."""
     while True:
         try:
-            requests: list[Any] = list(state.reserved_requests)
+            return list(state.reserved_requests)
         except RuntimeError:
-            # Another thread ended one while we counted.
+            # Another thread ended one while they were listed.
             continue
-        return Counter(request.delivery_info["priority"] for request in requests)

@@ -1,6 +1,5 @@
 """Everything that one worker process renders with."""
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -39,8 +38,5 @@ class Station:
     """The device: the one thread on which torch loads and computes; fetching, encoding and storing run beside it."""
     clock: BusyClock
     """How much of the time that thread computes."""
-    door: threading.Lock = field(default_factory=threading.Lock)
-    """Held by the interactive batch that waits for the device. Those behind it are not claimed yet, so that it can take
-    them along in its call, or another worker can take them."""
     thumbnails: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "thumbnails"))
     """They are made and stored beside their pictures."""

@@ -1,7 +1,7 @@
 """The two Celery tasks. They read as the path of a picture: claim, render, store, commit."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -13,7 +13,7 @@ from kombu.exceptions import OperationalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from farm import keys
-from farm.broker import INTERACTIVE_MESSAGE, TASK_NAMES, ring
+from farm.broker import TASK_NAMES, ring
 from farm.errors import ObjectCorruptError, ObjectMissingError, RenderInterrupted, StoreError
 from farm.formats import format_of
 from farm.states import Stage
@@ -24,6 +24,7 @@ from worker.calls import Member, prepare, render, render_with_companions
 from worker.company import Join
 from worker.lease import Lease
 from worker.pictures import Picture, preview
+from worker.slots import in_hand
 from worker.station import Station
 from worker.watermark import watermarked
 
@@ -33,22 +34,32 @@ logger = logging.getLogger(__name__)
 STORE_RETRY_SECONDS = 5
 
 
-def render_base(station: Station, batch_id: int, attempt: int, *, urgent: bool = False) -> bool:
+OnTurn = Callable[[], object]
+"""Called when the device's turn has come for a batch."""
+
+
+def render_base(station: Station, batch_id: int, attempt: int, on_turn: OnTurn) -> bool:
     """The base stage of a batch: to latents in the store, or to finished pictures where no refiner follows.
 
-    ``urgent`` is a message of the interactive class. Returns whether somebody must ring for the refiner.
+    An interactive batch and its companions go straight on to the refiner if this worker serves it. Returns whether
+    somebody must ring for the batch's refiner.
     """
-    onward, made = _stage(station, batch_id, attempt, Stage.BASE, urgent=urgent)
-    if onward and urgent and Stage.REFINER in station.stages:
-        # The latents lie in the store and the refiner's claim is free for all: we are only the nearest.
-        _stage(station, batch_id, attempt, Stage.REFINER, urgent=urgent, received=made)
-        return False
-    return onward
+    following: dict[int, int] = {}
+    with ExitStack() as hold:
+        base = _stage(station, batch_id, attempt, Stage.BASE, on_turn, following, hold)
+        straight_on = base is not None and _goes_straight_on(station, base)
+        if base is not None and straight_on:
+            # The latents lie in the store, and who claims them first has them: we are only the nearest.
+            _stage(station, batch_id, attempt, Stage.REFINER, on_turn, following, hold, base.latents)
+    for companion_id, companion_attempt in following.items():
+        _ring_for_refiner(station, companion_id, companion_attempt)
+    return base is not None and not straight_on
 
 
-def render_refiner(station: Station, batch_id: int, attempt: int, *, urgent: bool = False) -> None:
+def render_refiner(station: Station, batch_id: int, attempt: int, on_turn: OnTurn) -> None:
     """The refiner stage of a batch: from latents in the store to finished pictures."""
-    _stage(station, batch_id, attempt, Stage.REFINER, urgent=urgent)
+    with ExitStack() as hold:
+        _stage(station, batch_id, attempt, Stage.REFINER, on_turn, {}, hold)
 
 
 def register_tasks(app: Celery, station: Station) -> None:
@@ -56,17 +67,15 @@ def register_tasks(app: Celery, station: Station) -> None:
 
     @app.task(name=TASK_NAMES[Stage.BASE], bind=True)  # type: ignore[untyped-decorator]
     def base(task: Task[[int, int], None], batch_id: int, attempt: int) -> None:
-        if not render_base(station, batch_id, attempt, urgent=_is_urgent(task)):
-            # The chain ends here: Celery must not ring for a refiner that has nothing to do.
-            raise Ignore
+        with in_hand(task.request.id) as on_turn:
+            if not render_base(station, batch_id, attempt, on_turn):
+                # The chain ends here: Celery must not ring for a refiner that has nothing to do.
+                raise Ignore
 
     @app.task(name=TASK_NAMES[Stage.REFINER], bind=True)  # type: ignore[untyped-decorator]
     def refiner(task: Task[[int, int], None], batch_id: int, attempt: int) -> None:
-        render_refiner(station, batch_id, attempt, urgent=_is_urgent(task))
-
-
-def _is_urgent(task: "Task[[int, int], None]") -> bool:
-    return bool(task.request.delivery_info["priority"] == INTERACTIVE_MESSAGE)
+        with in_hand(task.request.id) as on_turn:
+            render_refiner(station, batch_id, attempt, on_turn)
 
 
 def _stage(
@@ -74,52 +83,71 @@ def _stage(
     batch_id: int,
     attempt: int,
     stage: Stage,
-    *,
-    urgent: bool,
+    on_turn: OnTurn,
+    following: dict[int, int],
+    hold: ExitStack,
     received: torch.Tensor | None = None,
-) -> tuple[bool, torch.Tensor | None]:
+) -> Member | None:
     """One stage of a batch, and of the companions that join its call: claim, render, store, commit.
 
-    ``received`` are the batch's latents where they are at hand. Returns whether the refiner is next, and its latents.
+    ``received`` are the batch's latents if they are at hand. ``following`` are companions (batch and attempt) whose
+    refiner is next: who joins is taken out, who has ended their base is put in. ``hold`` keeps the device from bulk
+    work between the two stages. Returns the batch if its own refiner is next.
     """
-    with ExitStack() as door, ThreadPoolExecutor(station.pipeline.entry.batch_size, "courier") as couriers:
-        if urgent:
-            door.enter_context(station.door)
-        with _attempt(station, batch_id, attempt, stage) as lease:
-            if lease is None:
-                return False, None
-            member = prepare(station, lease, received)
-            if lease.claim.interactive:
-                accompany = partial(_accompany, station)
-                render_with_companions(station, member, couriers, accompany, on_turn=door.close)
-            else:
-                render(station, member)
-            return _commit(station, member), member.latents
-    return False, None
+
+    def begin(companions: Sequence[Claim]) -> None:
+        hold.close()
+        if stage is Stage.BASE and member.images[0].refined and _goes_straight_on(station, member):
+            hold.enter_context(station.turns.held())
+        on_turn()
+        for companion in companions:
+            following.pop(companion.batch_id, None)
+
+    with (
+        ThreadPoolExecutor(station.pipeline.entry.batch_size, "courier") as couriers,
+        _attempt(station, batch_id, attempt, stage) as lease,
+    ):
+        if lease is None:
+            return None
+        member = prepare(station, lease, received)
+        if lease.claim.interactive:
+            render_with_companions(station, member, couriers, partial(_accompany, station, following), begin)
+        else:
+            on_turn()
+            render(station, member)
+        if _commit(station, member):
+            return member
+    return None
 
 
-def _accompany(station: Station, held: Claim, join: Join[Member]) -> None:
-    """A stage of a batch that joins the call of another."""
+def _goes_straight_on(station: Station, member: Member) -> bool:
+    return member.lease.claim.interactive and Stage.REFINER in station.stages
+
+
+def _accompany(station: Station, following: dict[int, int], held: Claim, join: Join[Member]) -> None:
+    """A stage of a batch that joins the call of another: its own message, and with it the chain, was passed by."""
     with _held(station, held) as lease:
         member = prepare(station, lease)
         join(member)
         if not member.rendered:
             render(station, member)
-        if not _commit(station, member):
-            return
-        try:
-            # Its own message, and with it the chain, was passed by.
-            ring(
-                station.celery,
-                station.pipeline.entry.name,
-                Stage.REFINER,
-                held.batch_id,
-                held.attempt,
-                refined=True,
-                interactive=True,
-            )
-        except OperationalError as error:
-            logger.warning("broker away, batch %d waits for its refiner: %s", held.batch_id, error)
+        if _commit(station, member):
+            following[held.batch_id] = held.attempt
+
+
+def _ring_for_refiner(station: Station, batch_id: int, attempt: int) -> None:
+    try:
+        ring(
+            station.celery,
+            station.pipeline.entry.name,
+            Stage.REFINER,
+            batch_id,
+            attempt,
+            refined=True,
+            interactive=True,
+        )
+    except OperationalError as error:
+        logger.warning("broker away, batch %d waits for its refiner: %s", batch_id, error)
 
 
 def _commit(station: Station, member: Member) -> bool:

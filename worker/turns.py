@@ -1,10 +1,11 @@
 """The device's one thread, and whose turn it is."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
+from heapq import heappop, heappush
 from itertools import count
-from queue import PriorityQueue
 from typing import TypeVar
 
 Value = TypeVar("Value")
@@ -19,8 +20,10 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self._waiting: PriorityQueue[tuple[bool, int, Callable[[], None]]] = PriorityQueue()
+        self._waiting: list[tuple[bool, int, Callable[[], None]]] = []
         self._numbers = count()
+        self._holding = 0
+        self._changed = threading.Condition()
         threading.Thread(target=self._run, name="device", daemon=True).start()
 
     def submit(self, work: Callable[[], Value], *, urgent: bool = False) -> "Future[Value]":
@@ -33,12 +36,34 @@ class Turns:
             except BaseException as error:  # noqa: BLE001 - whoever waits for it gets it
                 future.set_exception(error)
 
-        self._waiting.put((not urgent, next(self._numbers), do))
+        with self._changed:
+            heappush(self._waiting, (not urgent, next(self._numbers), do))
+            self._changed.notify()
         return future
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nothing begins in this context but what is urgent: more of it is to come in a moment."""
+        with self._changed:
+            self._holding += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._holding -= 1
+                self._changed.notify()
 
     def _run(self) -> None:
         while True:
-            *_, do = self._waiting.get()
+            with self._changed:
+                self._changed.wait_for(self._may_begin)
+                *_, do = heappop(self._waiting)
             do()
             # While the next is awaited nothing of this one is kept, pictures and tensors among it.
             del do
+
+    def _may_begin(self) -> bool:
+        if not self._waiting:
+            return False
+        is_bulk = self._waiting[0][0]
+        return not (is_bulk and self._holding)

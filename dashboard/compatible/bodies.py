@@ -22,9 +22,13 @@ _DATA_URL = re.compile(r"data:[\w.+/-]*;base64,")
 
 
 def read_body(kind: type[Body], values: Mapping[str, Any]) -> Body:
-    """The values as the model has them; raises InvalidSubmissionError."""
+    """The values as the model has them; raises InvalidSubmissionError.
+
+    Null in the model's own fields is as good as nothing; in further ones it may say something.
+    """
+    said = {name: value for name, value in values.items() if value is not None or name not in kind.model_fields}
     try:
-        return kind.model_validate({name: value for name, value in values.items() if value is not None})
+        return kind.model_validate(said)
     except ValidationError as error:
         raise InvalidSubmissionError(
             [

@@ -123,7 +123,8 @@ class TextBody(BaseModel):
     @property
     def ignored(self) -> list[str]:
         """Fields that nobody here knows."""
-        return sorted((self.model_extra or {}).keys() - NEUTRAL.keys() - set(WITHOUT_EFFECT))
+        said = {name for name, value in (self.model_extra or {}).items() if value is not None}
+        return sorted(said - NEUTRAL.keys() - set(WITHOUT_EFFECT))
 
 
 class ImageBody(TextBody):
@@ -192,7 +193,7 @@ def _image_count(body: TextBody) -> int:
 def _refuse_what_is_not_carried_over(body: TextBody) -> None:
     extra = body.model_extra or {}
     for name, neutral in NEUTRAL.items():
-        if name in extra and extra[name] not in neutral:
+        if extra.get(name) not in (None, *neutral):
             raise refusal(name, "is not possible here; leave it out")
     scripts = extra.get("alwayson_scripts") or {}
     for name, script in scripts.items() if isinstance(scripts, dict) else ():

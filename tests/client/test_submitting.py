@@ -17,7 +17,7 @@ from producer.intake import KNOWN
 
 #: This farm has no worker for it: such jobs wait.
 NOBODY = {"pipeline": "sdxl-1.0"}
-ROWS = 20_000
+ROWS = 12_000
 
 
 def test_every_parameter_is_known_to_editors() -> None:
@@ -46,8 +46,8 @@ def test_rows_of_an_iterator_are_one_job_in_little_memory(farm: Farm) -> None:
     assert job.cancel().counts.total == ROWS
     assert job.image(ROWS - 1).seed == ROWS - 1
     assert job.image(0).parameters["num_inference_steps"] == 11
-    # The rows are 16 MB of text.
-    assert peak < 8_000_000
+    # The rows are 10 MB of text, and more as objects.
+    assert peak < 7_000_000
 
 
 def test_an_iterator_that_fails_submits_nothing(farm: Farm) -> None:

@@ -17,8 +17,10 @@ from running import RunningFarm, wait_until
 from farm.formats import read_parameters
 
 SIZE = "128x96"
-QUICK = {"num_inference_steps": 3, "refiner_split": "none", "seed": 42}
-LONG = {"num_inference_steps": 900, "refiner_split": "none"}
+QUICK = {"num_inference_steps": 3, "refiner_split": None, "seed": 42}
+#: A form cannot say null.
+FORM = {**QUICK, "refiner_split": "none"}
+LONG = {"num_inference_steps": 900, "refiner_split": None}
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +118,7 @@ def test_what_is_transparent_in_the_mask_is_painted_anew(farm: RunningFarm, clie
     mask.paste(transparent, (64, 0, 128, 96))
     forest, castle = (
         pixels(
-            bytes_of(client.images.edit(image=png(scene()), mask=png(mask), prompt=prompt, extra_body=QUICK).data[0])
+            bytes_of(client.images.edit(image=png(scene()), mask=png(mask), prompt=prompt, extra_body=FORM).data[0])
         )
         for prompt in ("a green forest", "a red castle")
     )
@@ -137,18 +139,21 @@ def test_what_is_transparent_in_the_mask_is_painted_anew(farm: RunningFarm, clie
 
 
 def test_a_picture_without_a_mask_is_changed_as_a_whole_or_where_it_is_transparent(client: openai.OpenAI) -> None:
-    whole = client.images.edit(image=png(scene()), prompt="a castle", extra_body={**QUICK, "strength": 0.5})
+    extra = {"strength": 0.5, "loras": ["tiny-warm:0.5"], "scheduler_options": {"timestep_spacing": "trailing"}}
+    whole = client.images.edit(image=png(scene()), prompt="a castle", extra_body={**FORM, **extra})
     shown = read_parameters(bytes_of(whole.data[0]))["parameters"]
+    assert shown["loras"] == [{"name": "tiny-warm", "weight": 0.5}]
+    assert shown["scheduler_options"]["timestep_spacing"] == "trailing"
     assert (shown["strength"], shown["mask_image"], shown["width"], shown["height"]) == (0.5, None, 128, 96)
     holed = scene().convert("RGBA")
     holed.paste((0, 0, 0, 0), (0, 0, 64, 96))
-    partly = client.images.edit(image=[png(holed)], prompt="a castle", extra_body=QUICK)
+    partly = client.images.edit(image=[png(holed)], prompt="a castle", extra_body=FORM)
     assert read_parameters(bytes_of(partly.data[0]))["parameters"]["mask_image"] is not None
 
 
 def test_variations(client: openai.OpenAI) -> None:
     with pytest.warns(DeprecationWarning, match="deprecated"):
-        answer = client.images.create_variation(image=png(scene()), n=2, response_format="b64_json", extra_body=QUICK)
+        answer = client.images.create_variation(image=png(scene()), n=2, response_format="b64_json", extra_body=FORM)
     one, other = (bytes_of(image) for image in answer.data)
     assert read_parameters(one)["parameters"]["image"].startswith("sha256:")
     assert (pixels(one) != pixels(other)).any()
@@ -301,4 +306,5 @@ def test_the_documentations_example_runs(farm: RunningFarm, tmp_path: Path, monk
     monkeypatch.setenv("OPENAI_BASE_URL", f"{farm.url}/v1")
     monkeypatch.setenv("OPENAI_API_KEY", farm.token)
     exec(compile(example, "docs/compatible.md", "exec"), {})
-    assert Image.open(tmp_path / "fox.png").size == (512, 512)
+    with Image.open(tmp_path / "fox.png") as shown:
+        assert shown.size == (512, 512)

@@ -74,7 +74,7 @@ def test_pictures_of_the_running_farm_are_those_of_plain_diffusers(
         batched = farm.client.submit([f"prompt {n}" for n in range(6)], seed=100, steps=7, batch_size=6)
         for job_id in (one_by_one, batched.id):
             assert farm.await_job(job_id)["state"] == "completed"
-        assert batched["batch_count"] == 1
+        assert batched.receipt["batch_count"] == 1
 
         singles = pictures(farm, one_by_one, tmp_path / "singles")
         together = pictures(farm, batched.id, tmp_path / "together")

@@ -14,6 +14,7 @@ from running import RunningFarm
 from farm import people
 from farm.database import open_database
 from farm.roles import Role
+from producer.commands.terms import Exit
 
 PASSWORD = "correct horse battery"
 
@@ -60,7 +61,7 @@ class Laptop:
 
 
 def test_a_token_is_remembered_for_later_commands(farm: RunningFarm, laptop: Laptop) -> None:
-    assert laptop.run("jobs", "--json").returncode == 1
+    assert laptop.run("jobs", "--json").returncode == Exit.UNREACHABLE
     entered = laptop.run("login", farm.url + "/", "--token-stdin", stdin=farm.token + "\n")
     assert entered.returncode == 0, entered.stderr
     assert f"Logged in to {farm.url} as " in entered.stdout
@@ -70,7 +71,7 @@ def test_a_token_is_remembered_for_later_commands(farm: RunningFarm, laptop: Lap
 
     assert laptop.run("logout").returncode == 0
     assert farm.token not in laptop.record.read_text() if laptop.record.exists() else True
-    assert laptop.run("jobs", "--json").returncode == 1
+    assert laptop.run("jobs", "--json").returncode == Exit.UNREACHABLE
 
 
 def test_a_password_makes_a_token_of_its_user(farm: RunningFarm, laptop: Laptop) -> None:
@@ -78,7 +79,7 @@ def test_a_password_makes_a_token_of_its_user(farm: RunningFarm, laptop: Laptop)
     assert json.loads(entered.stdout) == {"url": farm.url, "name": "ana", "role": "submitter"}
     submitted = laptop.run("submit", "--prompt", "a fox", "--json")
     assert submitted.returncode == 0, submitted.stderr
-    assert farm.client.job(json.loads(submitted.stdout)["id"])["owner"] == "ana"
+    assert farm.job(json.loads(submitted.stdout)["id"])["owner"] == "ana"
 
 
 @pytest.mark.parametrize(
@@ -92,12 +93,12 @@ def test_what_is_wrong_is_not_remembered(
     farm: RunningFarm, laptop: Laptop, arguments: tuple[str, ...], stdin: str, message: str
 ) -> None:
     refused = laptop.run("login", farm.url, *arguments, stdin=stdin)
-    assert refused.returncode == 1
+    assert refused.returncode == Exit.NOT_ALLOWED
     assert message in refused.stderr
     assert not laptop.record.exists()
 
 
 def test_an_address_where_no_farm_is(laptop: Laptop) -> None:
     refused = laptop.run("login", "http://127.0.0.1:9", "--token-stdin", stdin="farm_x")
-    assert refused.returncode == 1
+    assert refused.returncode == Exit.UNREACHABLE
     assert "No farm answers" in refused.stderr

@@ -1,14 +1,14 @@
 """What a submission says, as JSON: the fields of ``farm.spec`` under all their names, and the prompts or rows."""
 
 from types import UnionType
-from typing import Annotated, Any, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from dashboard.api.operations import Content, Document, Media, Query
 from farm.spec import INPUT_FIELDS, MAX_PROMPT_CHARACTERS, ImageParameters, JobSpec
 from producer.expand import SPEC_FIELDS
-from producer.intake import ALIASES, KNOWN
+from producer.intake import ALIASES, KNOWN, NULLABLE
 
 _JSON_OBJECT = {"contentMediaType": "application/json"}
 _STRICT = ConfigDict(extra="forbid")
@@ -28,7 +28,9 @@ def _field(name: str) -> Any:
     if name in INPUT_FIELDS:
         return _PICTURE | None
     info = JobSpec.model_fields.get(name) or ImageParameters.model_fields[name]
-    return _as_json(Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation)
+    kind = _as_json(Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation)
+    # As in files, where nothing else can say null.
+    return Union[kind, Literal["none"]] if name in NULLABLE else kind  # noqa: UP007 - of a type that is computed
 
 
 def _as_json(kind: Any) -> Any:
