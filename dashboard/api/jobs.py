@@ -1,6 +1,7 @@
 """Jobs: submit, list, show, cancel."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -78,6 +79,8 @@ def index() -> Response:
     farm = context()
     asked = read_query(JobsQuery)
     wanted = JobFilter(asked.state, asked.owner, asked.pipeline, asked.q, asked.since, asked.until)
+    if asked.finished is not None:
+        wanted = replace(wanted, finished=asked.finished == "true")
     page = list_jobs(farm.engine, farm.board, asked.limit, asked.before, wanted)
     jobs = [job_json(view) for view in page.entries]
     return jsonify({"jobs": jobs, "next": page.entries[-1].job.id if page.more else None})

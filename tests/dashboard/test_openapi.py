@@ -99,6 +99,31 @@ def test_json_is_typed_and_forms_are_text(client: FlaskClient) -> None:
         assert answer.status_code == 200, answer.text
 
 
+def test_what_no_route_knows_is_refused_rather_than_without_effect(client: FlaskClient, farm) -> None:
+    job_id = farm.complete()
+    for address in ("jobs?stat=completed", "jobs?state=failed&state=queued", f"jobs/{job_id}?full=1", "me?x="):
+        assert client.get(f"/api/v1/{address}").status_code == 422, address
+    # A number that no row can have is no other method.
+    assert client.post(f"/api/v1/jobs/{2**63}/archive", json={}).status_code == 404
+
+
+def test_jobs_that_have_ended_and_others(client: FlaskClient, farm) -> None:
+    ended, waiting = farm.complete(), farm.submit()
+    for finished, expected in (("true", ended), ("false", waiting)):
+        jobs = client.get(f"/api/v1/jobs?finished={finished}").get_json()["jobs"]
+        assert [job["id"] for job in jobs] == [expected]
+
+
+def test_presets_keep_loras_as_they_were_given(client: FlaskClient) -> None:
+    for given, kept in (
+        ("tiny-warm:0.5", "tiny-warm:0.5"),
+        (["tiny-warm", {"name": "tiny-cool"}], "tiny-warm, tiny-cool:1.0"),
+        ([{"weight": 1}], '[{"weight": 1}]'),
+    ):
+        answer = client.post("/api/v1/presets", json={"name": "p", "fields": {"loras": given}})
+        assert answer.get_json()["fields"] == {"loras": kept}
+
+
 @pytest.fixture
 def token(engine: Engine, farm) -> str:
     """The token of an administrator, on a farm in which there is something of everything."""

@@ -30,6 +30,7 @@ class JobsQuery(Query):
     q: Text | None = Field(default=None, description="part of the name")
     since: Moment | None = Field(default=None, description="submitted at this time (ISO 8601) or later")
     until: Moment | None = Field(default=None, description="submitted before this time (ISO 8601)")
+    finished: Literal["true", "false"] | None = Field(default=None, description="true or false: whether they ended")
 
 
 class Counts(Document):
