@@ -15,6 +15,7 @@ from farm.broker import make_celery, waiting_messages
 from farm.database import open_database
 from farm.models import Batch, Image
 from farm.settings import Settings
+from farm.spec import INTERACTIVE_PRIORITY
 from farm.states import BatchState, ImageState, Stage
 from farm.storage import DirectoryStore, open_store, sha256
 
@@ -44,7 +45,7 @@ def assert_every_image_exactly_once(settings: Settings, job: dict, expected: int
     assert job["images"] == {"total": expected, "completed": expected, "failed": 0, "cancelled": 0, "pending": 0}
     engine = open_database(settings)
     with Session(engine) as session:
-        images = session.scalars(select(Image).order_by(Image.index)).all()
+        images = session.scalars(select(Image).where(Image.job_id == job["id"]).order_by(Image.index)).all()
     engine.dispose()
     assert [image.index for image in images] == list(range(expected))
     assert {image.state for image in images} == {ImageState.COMPLETED}
@@ -52,7 +53,7 @@ def assert_every_image_exactly_once(settings: Settings, job: dict, expected: int
     assert isinstance(store, DirectoryStore)
     for image in images:
         assert sha256(store.get(image.image_key or "")) == image.sha256
-    assert len(list(store.root.glob("images/*/*.png"))) == expected
+    assert len(list(store.root.glob(f"images/{job['id']}/*.png"))) == expected
 
 
 @pytest.mark.parametrize("stage", [Stage.BASE, Stage.REFINER])
@@ -73,19 +74,27 @@ def test_a_worker_killed_in_the_middle_of_a_batch(
             assert batch.worker_id != worker["id"]
 
 
-def test_a_flushed_broker_with_work_in_it(impatient: Settings, engine: Engine, tmp_path: Path) -> None:
+def test_a_flushed_broker_with_work_of_both_classes_in_it(impatient: Settings, engine: Engine, tmp_path: Path) -> None:
     with running_farm(impatient, tmp_path, WORKER) as farm:
-        job_id = farm.client.submit([f"p{n}" for n in range(24)], **SLOW | {"steps": 40}).id
+        bulk = farm.client.submit([f"p{n}" for n in range(24)], **{**SLOW, "steps": 40}).id
         wait_until(lambda: rendering(farm, Stage.BASE), "a batch at work")
-
+        interactive = farm.client.submit(
+            ["a", "b", "c"], **{**SLOW, "steps": 4, "batch_size": 1, "priority": INTERACTIVE_PRIORITY}
+        ).id
         app = make_celery(impatient)
-        wait_until(lambda: waiting_messages(app, "tiny.base", interactive=False), "messages in the broker")
+        for is_interactive in (True, False):
+            wait_until(
+                lambda chosen=is_interactive: waiting_messages(app, "tiny.base", interactive=chosen),
+                "messages of both classes in the broker",
+            )
         app.close()
         with redis.Redis.from_url(impatient.broker_url or "") as client:
             client.flushall()
-        assert_every_image_exactly_once(impatient, farm.await_job(job_id), 24)
+        assert_every_image_exactly_once(impatient, farm.await_job(interactive), 3)
+        assert_every_image_exactly_once(impatient, farm.await_job(bulk), 24)
     with Session(engine) as session:
-        assert session.scalar(select(func.max(Batch.attempt))) >= 2
+        for job_id in (interactive, bulk):
+            assert session.scalar(select(func.max(Batch.attempt)).where(Batch.job_id == job_id)) >= 2
 
 
 def test_workers_answer_while_they_render_and_cancel_stops_them(
