@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from flask import request
 from typing_extensions import override
-from werkzeug.routing import IntegerConverter, ValidationError
+from werkzeug.routing import IntegerConverter
 
 from farm.errors import InvalidSubmissionError, Problem
 
@@ -26,10 +26,8 @@ class NumberConverter(IntegerConverter):
 
     @override
     def to_python(self, value: str) -> int:
-        number = int(value)
-        if number > _MAX_NUMBER:
-            raise ValidationError
-        return number
+        # An address that fits no route but for its number would be told of a wrong method.
+        return min(int(value), _MAX_NUMBER)
 
 
 def integer(name: str, default: int | None = None, low: int = 0, high: int = _MAX_NUMBER) -> int | None:

@@ -114,13 +114,17 @@ def form_text(name: str, value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
-    if name == "loras":
-        return ", ".join(f"{use['name']}:{use['weight']}" if isinstance(use, dict) else str(use) for use in value)
+    if name == "loras" and isinstance(value, list | tuple) and all(map(_names_a_lora, value)):
+        return ", ".join(f"{use['name']}:{use.get('weight', 1.0)}" if isinstance(use, dict) else use for use in value)
     if isinstance(value, list | tuple) and all(isinstance(part, str | int | float) for part in value):
         return ", ".join(map(str, value))
     if isinstance(value, dict | list | tuple):
         return json.dumps(value, ensure_ascii=False)
     return str(value)
+
+
+def _names_a_lora(use: Any) -> bool:
+    return isinstance(use, str) or (isinstance(use, dict) and "name" in use)
 
 
 def _image_of(catalog: Catalog, pipeline: str, fields: Mapping[str, Any]) -> Json | None:

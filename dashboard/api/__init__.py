@@ -21,6 +21,7 @@ from dashboard.api import (
     word_lists,
     workers,
 )
+from dashboard.api.operations import refuse_other_parameters
 
 
 def register_api(app: Flask) -> None:
@@ -29,5 +30,6 @@ def register_api(app: Flask) -> None:
         app.register_blueprint(module.blueprint, url_prefix="/api/v1")
     for module in (people, activities, events, webhooks, reference):
         app.register_blueprint(module.blueprint, url_prefix="/api/v1")
+    app.before_request(refuse_other_parameters)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(signed.blueprint)

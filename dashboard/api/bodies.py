@@ -7,6 +7,7 @@ from flask import g, request
 from pydantic import BaseModel, ConfigDict, ValidationError
 from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
+from dashboard.api.operations import MAX_NUMBER
 from farm.errors import InvalidSubmissionError, Problem
 
 Json = dict[str, Any]
@@ -33,7 +34,7 @@ def read_body(model: type[AnyBody], *, required: bool = True) -> AnyBody:
     g.pointer = lambda problem: pointer(*problem.field.split(".")) if problem.field.split(".")[0] in body else None
     try:
         # From JSON: only there a text may be a time.
-        return model.model_validate_json(data)
+        return model.model_validate_json(json.dumps(body))
     except ValidationError as error:
         problems = [Problem(".".join(map(str, one["loc"])) or "body", one["msg"].lower()) for one in error.errors()]
         raise InvalidSubmissionError(problems) from None
@@ -61,7 +62,7 @@ def read_json_object(model: type[BaseModel] | None = None, *, closed: bool = Fal
 def parse_object(data: bytes) -> Json:
     """A JSON object; raises BadRequest for what is no JSON, InvalidSubmissionError for what is no object."""
     try:
-        body = json.loads(data)
+        body = json.loads(data, parse_float=_number)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"The body is no JSON: {error}.") from None
     if not isinstance(body, dict):
@@ -78,13 +79,20 @@ def require_types(model: type[BaseModel], data: bytes) -> None:
         model.model_validate_json(data, strict=True)
     except ValidationError as error:
         problems: dict[tuple[int | None, str], Problem] = {}
-        for one in error.errors(include_context=False, include_input=False):
-            if one["type"].endswith("_type"):
+        for one in error.errors(include_context=False):
+            whole = isinstance(one["input"], float) and one["input"].is_integer()
+            if one["type"].endswith("_type") and not (whole and one["type"] == "int_type"):
                 line, name = place = _place(one["loc"])
                 # Where one of several types will do, each says so: the first is enough.
                 problems.setdefault(place, Problem(name, f"{one['msg'][0].lower()}{one['msg'][1:]}", line))
         if problems:
             raise InvalidSubmissionError([*problems.values()]) from None
+
+
+def _number(text: str) -> int | float:
+    """In JSON, 20.0 is a whole number."""
+    number = float(text)
+    return int(number) if number.is_integer() and abs(number) <= MAX_NUMBER else number
 
 
 def pointer(*steps: str | int) -> str:

@@ -21,20 +21,25 @@ from farm.models import Job
 blueprint = Blueprint("api_events", __name__)
 
 EVENTS_AT_ONCE = 500
-RESUME = {"Last-Event-ID": "Go on after the event with this id."}
+#: What an event of a job, and of the farm, is named by.
+NUMBER, PLACE = r"\d{1,19}", r"\d{1,19}\.\d{1,19}"
 #: Told at most once a second, and not again: how far a job is.
 PROGRESS = "progress"
 _MAX = 2**63 - 1
 
 
+def _resume(form: str) -> dict[str, dict[str, str]]:
+    return {"Last-Event-ID": {"description": "Go on after the event with this id.", "pattern": f"^{form}$"}}
+
+
 @blueprint.get("/jobs/<int:job_id>/events")
-@describe("events", {200: EVENT_STREAM}, query=JobEventsQuery, headers=RESUME)
+@describe("events", {200: EVENT_STREAM}, query=JobEventsQuery, headers=_resume(NUMBER))
 def of_job(job_id: int) -> Response:
     """Events of a job, from its first one, or after the one that ``Last-Event-ID`` or ``after`` names."""
     farm = context()
     get_job(farm.engine, farm.board, job_id)
     kinds = _kinds((*KINDS, PROGRESS))
-    (after,) = _after(r"\d{1,19}", "the number of an event") or (0,)
+    (after,) = _after(NUMBER, "the number of an event") or (0,)
     told: dict[str, Any] | None = None
 
     def look() -> tuple[list[Event], bool]:
@@ -57,12 +62,12 @@ def of_job(job_id: int) -> Response:
 
 
 @blueprint.get("/events")
-@describe("events", {200: EVENT_STREAM}, query=FarmEventsQuery, headers=RESUME)
+@describe("events", {200: EVENT_STREAM}, query=FarmEventsQuery, headers=_resume(PLACE))
 def of_farm() -> Response:
     """Events of all jobs, from now on, or after the one that ``Last-Event-ID`` or ``after`` names."""
     farm = context()
     kinds = _kinds(KINDS)
-    given = _after(r"\d{1,19}\.\d{1,19}", "the id of an event, two numbers with a dot")
+    given = _after(PLACE, "the id of an event, two numbers with a dot")
     transaction, number = given or last_place(farm.engine)
     # A reader whose connection breaks before anything happened comes back to here.
     begin: list[Event] = [] if given else [("begin", f"{transaction}.{number}", "{}")]
@@ -115,10 +120,9 @@ def _kinds(known: Sequence[str]) -> list[str] | None:
 
 def _after(form: str, words: str) -> tuple[int, ...] | None:
     """What the reader knows already: the header of one that comes back, else ``after``."""
-    header = request.headers.get("Last-Event-ID")
-    field, given = ("Last-Event-ID", header) if header else ("after", request.args.get("after"))
-    if not given:
-        return None
-    if not re.fullmatch(form, given, re.ASCII):
-        raise InvalidSubmissionError([Problem(field, f"must be {words}")])
-    return tuple(min(int(part), _MAX) for part in given.split("."))
+    said = {"Last-Event-ID": request.headers.get("Last-Event-ID"), "after": request.args.get("after")}
+    for field, given in said.items():
+        if given and not re.fullmatch(form, given, re.ASCII):
+            raise InvalidSubmissionError([Problem(field, f"must be {words}")])
+    given = said["Last-Event-ID"] or said["after"]
+    return tuple(min(int(part), _MAX) for part in given.split(".")) if given else None

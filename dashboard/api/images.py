@@ -18,6 +18,8 @@ from dashboard.api.schemas.jobs import (
     MarkBody,
     Marked,
     MarksBody,
+    PreviewQuery,
+    ThumbnailQuery,
 )
 from dashboard.auth import identity
 from dashboard.context import context
@@ -33,6 +35,13 @@ from farm.states import ImageState
 
 blueprint = Blueprint("api_images", __name__)
 
+TOLD = {
+    "ETag": "The SHA-256 of the picture.",
+    "Cache-Control": "A finished picture never changes.",
+    "Content-Disposition": "The name to save it under, if that was asked for.",
+    "Location": "With 302: a signed address of the store, good for an hour.",
+}
+STORE = (HTTPStatus.BAD_GATEWAY,)
 PICTURES = tuple(Media(kind) for kind in dict.fromkeys(one.media_type for one in FORMATS.values()))
 
 
@@ -87,7 +96,7 @@ def mark_many(job_id: int) -> Response:
 
 
 @blueprint.get("/jobs/<int:job_id>/images/<int:index>/file")
-@describe("images", {200: PICTURES, 302: None, 304: None}, query=FileQuery)
+@describe("images", {200: PICTURES, 302: None, 304: None}, query=FileQuery, problems=STORE, told=TOLD)
 def file(job_id: int, index: int) -> AnyResponse:
     """The picture; ``?download=1`` has the browser save it under its download name."""
     view = get_image(context().engine, job_id, index)
@@ -96,7 +105,7 @@ def file(job_id: int, index: int) -> AnyResponse:
 
 
 @blueprint.get("/jobs/<int:job_id>/images/<int:index>/latents")
-@describe("images", {200: Media("application/octet-stream"), 302: None, 304: None})
+@describe("images", {200: Media("application/octet-stream"), 302: None, 304: None}, problems=STORE, told=TOLD)
 def latents(job_id: int, index: int) -> AnyResponse:
     """The latents of an image that was submitted with output_format latents, as safetensors."""
     view = get_image(context().engine, job_id, index)
@@ -109,7 +118,7 @@ def latents(job_id: int, index: int) -> AnyResponse:
 
 
 @blueprint.get("/jobs/<int:job_id>/images/<int:index>/thumbnail")
-@describe("images", {200: Media("image/webp"), 302: None, 304: None})
+@describe("images", {200: Media("image/webp"), 302: None, 304: None}, query=ThumbnailQuery, problems=STORE, told=TOLD)
 def thumbnail(job_id: int, index: int) -> AnyResponse:
     """A small WebP of the picture."""
     view = get_image(context().engine, job_id, index)
@@ -117,7 +126,7 @@ def thumbnail(job_id: int, index: int) -> AnyResponse:
 
 
 @blueprint.get("/jobs/<int:job_id>/images/<int:index>/preview")
-@describe("images", {200: Media("image/jpeg")})
+@describe("images", {200: Media("image/jpeg")}, query=PreviewQuery)
 def preview(job_id: int, index: int) -> Response:
     """A rough JPEG of a picture that is being denoised. Asking counts as looking: the next one may take a moment."""
     board = context().board

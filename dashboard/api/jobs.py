@@ -1,6 +1,7 @@
 """Jobs: submit, list, show, cancel."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -36,7 +37,18 @@ blueprint = Blueprint("api_jobs", __name__)
 
 
 @blueprint.post("/jobs")
-@describe("jobs", {201: Receipt}, body=SUBMISSION, query=StreamQuery, headers=KEY)
+@describe(
+    "jobs",
+    {201: Receipt},
+    body=SUBMISSION,
+    query=StreamQuery,
+    headers=KEY,
+    problems=(HTTPStatus.CONFLICT,),
+    told={
+        "Location": "Address of the job.",
+        "Idempotent-Replayed": "true if the Idempotency-Key was used before, and this is the job of then.",
+    },
+)
 def create() -> Response:
     """Submit a job: JSON with ``prompts`` or ``rows``, a form with the part ``file``, or a stream of JSON lines."""
     sent = read_submission()
@@ -67,6 +79,8 @@ def index() -> Response:
     farm = context()
     asked = read_query(JobsQuery)
     wanted = JobFilter(asked.state, asked.owner, asked.pipeline, asked.q, asked.since, asked.until)
+    if asked.finished is not None:
+        wanted = replace(wanted, finished=asked.finished == "true")
     page = list_jobs(farm.engine, farm.board, asked.limit, asked.before, wanted)
     jobs = [job_json(view) for view in page.entries]
     return jsonify({"jobs": jobs, "next": page.entries[-1].job.id if page.more else None})
@@ -83,7 +97,7 @@ def show(job_id: int) -> Response:
 
 
 @blueprint.patch("/jobs/<int:job_id>")
-@describe("jobs", {200: JobDocument}, body=JobChanges)
+@describe("jobs", {200: JobDocument}, body=JobChanges, problems=(HTTPStatus.CONFLICT,))
 def change(job_id: int) -> Response:
     """Change ``priority`` or ``name`` of a job."""
     farm = context()
@@ -95,7 +109,7 @@ def change(job_id: int) -> Response:
 
 
 @blueprint.post("/jobs/<int:job_id>/cancel")
-@describe("jobs", {200: JobDocument})
+@describe("jobs", {200: JobDocument}, problems=(HTTPStatus.CONFLICT,))
 def cancel(job_id: int) -> Response:
     """Cancel a job; cancelling it again is fine, one that ended otherwise is a conflict."""
     farm = context()
@@ -106,14 +120,14 @@ def cancel(job_id: int) -> Response:
 
 
 @blueprint.post("/jobs/<int:job_id>/pause")
-@describe("jobs", {200: JobDocument})
+@describe("jobs", {200: JobDocument}, problems=(HTTPStatus.CONFLICT,))
 def pause(job_id: int) -> Response:
     """Let no further batch of a job begin; those that are being rendered are finished."""
     return _act(job_id, pause_job, "be paused")
 
 
 @blueprint.post("/jobs/<int:job_id>/resume")
-@describe("jobs", {200: JobDocument})
+@describe("jobs", {200: JobDocument}, problems=(HTTPStatus.CONFLICT,))
 def resume(job_id: int) -> Response:
     """Go on with a paused job; one that is not paused goes on as it did."""
     return _act(job_id, resume_job, "be resumed")
@@ -130,7 +144,7 @@ def retry(job_id: int) -> Response:
 
 
 @blueprint.delete("/jobs/<int:job_id>")
-@describe("jobs", {204: None})
+@describe("jobs", {204: None}, problems=(HTTPStatus.CONFLICT,))
 def delete(job_id: int) -> tuple[str, int] | Response:
     """Delete a job that has ended, with its pictures; there is no way back."""
     farm = context()

@@ -4,15 +4,15 @@ Not flask-openapi3: it calls views with models in place of their arguments and a
 route that takes JSON, a form and a stream alike. What is left is small.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from types import UnionType
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from annotated_types import Ge, Le
-from flask import request
+from flask import current_app, request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -24,13 +24,6 @@ _MAX_DIGITS = 19
 View = TypeVar("View", bound=Callable[..., object])
 
 
-def _digits(value: object) -> object:
-    """Only digits are a number: Python itself would also read spaces, signs and underscores."""
-    if isinstance(value, str) and not (value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS):
-        raise ValueError("must have digits only")
-    return value
-
-
 def _written_out(value: object) -> object:
     """Numbers are no times: nobody can tell seconds from milliseconds."""
     if isinstance(value, str) and "-" not in value[1:]:
@@ -38,7 +31,7 @@ def _written_out(value: object) -> object:
     return value
 
 
-Whole = Annotated[int, BeforeValidator(_digits)]
+Whole = Annotated[int, Field(strict=True)]
 """A whole number in an address."""
 Moment = Annotated[datetime, BeforeValidator(_written_out)]
 """A time in an address, ISO 8601."""
@@ -47,9 +40,9 @@ Number = Annotated[Whole, Field(ge=0, le=MAX_NUMBER)]
 
 
 class Query(BaseModel):
-    """The query string of a route. Other parameters are left alone."""
+    """The query string of a route."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Document(BaseModel):
@@ -65,7 +58,18 @@ class Media:
 
 
 Content = type[BaseModel] | Media
-EVENT_STREAM = Media("text/event-stream", {"type": "string"})
+EVENT_STREAM = Media(
+    "text/event-stream",
+    {
+        "type": "object",
+        "description": "each event",
+        "properties": {
+            "event": {"type": "string", "description": "its kind"},
+            "id": {"type": "string", "description": "for `Last-Event-ID`"},
+            "data": {"type": "string", "contentMediaType": "application/json"},
+        },
+    },
+)
 TEXT = Media("text/plain", {"type": "string"})
 
 
@@ -78,8 +82,12 @@ class Operation:
     query: type[Query] | None = None
     body: tuple[Content, ...] = ()
     body_required: bool = True
-    headers: Mapping[str, str] = field(default_factory=dict)
-    """Headers that it heeds, and what they mean."""
+    headers: Mapping[str, str | Mapping[str, Any]] = field(default_factory=dict)
+    """Headers that it heeds, and what they mean: in words, or as a schema."""
+    problems: frozenset[int] = frozenset()
+    """Statuses of errors of its own, beside those that any such route may answer with."""
+    told: Mapping[str, str] = field(default_factory=dict)
+    """Headers of its answers, and what they mean."""
 
 
 def describe(
@@ -89,11 +97,15 @@ def describe(
     query: type[Query] | None = None,
     body: Content | tuple[Content, ...] = (),
     body_required: bool = True,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, str | Mapping[str, Any]] | None = None,
+    problems: Iterable[int] = (),
+    told: Mapping[str, str] | None = None,
 ) -> Callable[[View], View]:
     """Say what a view takes and gives; its docstring says what it does."""
-    told = {status: _several(content) for status, content in answers.items()}
-    operation = Operation(tag, told, query, _several(body), body_required, headers or {})
+    given = {status: _several(content) for status, content in answers.items()}
+    operation = Operation(
+        tag, given, query, _several(body), body_required, headers or {}, frozenset(problems), told or {}
+    )
 
     def mark(view: View) -> View:
         view.__dict__["farm_operation"] = operation
@@ -102,12 +114,29 @@ def describe(
     return mark
 
 
+def refuse_other_parameters() -> None:
+    """Before each request: raise InvalidSubmissionError for parameters that the route does not know, or that are given
+    twice. They would have no effect, and nobody would notice.
+    """
+    view = current_app.view_functions.get(request.endpoint or "")
+    operation: Operation | None = getattr(view, "farm_operation", None)
+    if operation is None:
+        return
+    known = operation.query.model_fields if operation.query is not None else {}
+    for name, values in request.args.lists():
+        if name not in known:
+            there = f"there are {', '.join(known)}" if known else "there are none"
+            raise InvalidSubmissionError([Problem(name[:60], f"is no parameter here; {there}")])
+        if len(values) > 1:
+            raise InvalidSubmissionError([Problem(name, "is given more than once; once is enough")])
+
+
 AnyQuery = TypeVar("AnyQuery", bound=Query)
 
 
 def read_query(model: type[AnyQuery]) -> AnyQuery:
     """The query string; raises InvalidSubmissionError with what each parameter must be. An empty one says nothing."""
-    given = {name: request.args[name] for name in model.model_fields if request.args.get(name)}
+    given = {name: _read(model.model_fields[name], text) for name, text in request.args.items() if text}
     try:
         return model.model_validate(given)
     except ValidationError as error:
@@ -122,9 +151,20 @@ def _several(content: Content | tuple[Content, ...] | None) -> tuple[Content, ..
     return content if isinstance(content, tuple) else (content,)
 
 
+def _read(info: FieldInfo, text: str) -> str | int:
+    """A whole number has digits only: Python itself would also read spaces, signs and underscores."""
+    is_number = any(kind is int or int in get_args(kind) for kind in _kinds(info))
+    return int(text) if is_number and text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else text
+
+
+def _kinds(info: FieldInfo) -> tuple[Any, ...]:
+    """The types that a parameter may have."""
+    return get_args(info.annotation) if get_origin(info.annotation) in (Union, UnionType) else (info.annotation,)
+
+
 def _must_be(info: FieldInfo) -> str:
     """What a parameter must be, in words."""
-    kinds = get_args(info.annotation) if isinstance(info.annotation, UnionType) else (info.annotation,)
+    kinds = _kinds(info)
     for kind in kinds:
         if isinstance(kind, type) and issubclass(kind, Enum):
             return f"must be one of {', '.join(str(member.value) for member in kind)}"

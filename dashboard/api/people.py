@@ -134,7 +134,7 @@ def patch_user(user_id: int) -> Response:
 
 
 @blueprint.post("/login-links")
-@describe("people", {201: LinkDocument}, body=LinkBody, body_required=False)
+@describe("people", {201: LinkDocument}, body=LinkBody, body_required=False, problems=(HTTPStatus.NOT_FOUND,))
 @requires(Role.VIEWER)
 def create_link() -> Response:
     """A link that logs in once: whoever asks, or for administrators another user."""

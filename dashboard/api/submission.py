@@ -11,14 +11,12 @@ from pydantic import ValidationError
 from werkzeug.exceptions import UnsupportedMediaType
 
 from dashboard.api.bodies import Json, parse_object, pointer, require_types
-from dashboard.api.schemas.submission import SubmissionBody
+from dashboard.api.schemas.submission import STREAMS, SubmissionBody
 from farm.errors import InvalidSubmissionError, Problem
 from farm.spec import JobSpec
 from producer.intake import Intake, Row, object_row, read_file
 from producer.streams import DigestingReader, read_stream
 
-#: Media types of JSON lines.
-STREAMS = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
 #: Fields of a job that may change after it was accepted.
 CHANGEABLE = ("priority", "name")
 

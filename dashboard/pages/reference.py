@@ -47,7 +47,12 @@ def _shown(document: Json, path: str, method: str, operation: Json) -> Json:
         "answers": [
             (status, answer["description"], _documents(document, answer))
             for status, answer in operation["responses"].items()
-            if status != "default"
+            if "$ref" not in answer
+        ],
+        "problems": [
+            (status, document["components"]["responses"][answer["$ref"].rpartition("/")[2]]["description"])
+            for status, answer in operation["responses"].items()
+            if "$ref" in answer
         ],
         "parameters": [
             (one["name"], one["in"], _type(document, one["schema"]), one.get("description", ""))

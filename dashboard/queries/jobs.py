@@ -84,6 +84,7 @@ class JobFilter:
     """Submitted then or later."""
     until: datetime | None = None
     """Submitted before."""
+    finished: bool | None = None
 
 
 def list_jobs(
@@ -103,6 +104,8 @@ def list_jobs(
         query = query.where(Job.created_at >= wanted.since)
     if wanted.until is not None:
         query = query.where(Job.created_at < wanted.until)
+    if wanted.finished is not None:
+        query = query.where(Job.finished_at.is_not(None) if wanted.finished else Job.finished_at.is_(None))
     return Page.of(_job_views(engine, board, query), limit)
 
 

@@ -11,6 +11,8 @@ const MARGIN = 1;
 // While the scroll bar is dragged, pages on the way are not fetched.
 const SETTLE_MILLISECONDS = 90;
 const MOST_SETTLES = 5;
+// What an address says of the pictures that are meant.
+const FILTER = ["state", "mark", "tag", "q", "seed", "images"];
 
 export class Window {
   constructor(gallery, onShown) {
@@ -136,7 +138,7 @@ export class Window {
     const places = [];
     let after = "";
     do {
-      const query = new URLSearchParams(this.filter);
+      const query = new URLSearchParams([...this.filter].filter(([name]) => FILTER.includes(name)));
       query.set("limit", "500");
       if (after !== "") query.set("after", after);
       const answer = await fetch(`/api/v1/jobs/${job}/images?${query}`);

@@ -1,5 +1,7 @@
 """Pictures that go in, presets, words; workers, queues and figures; what the catalog offers."""
 
+import re
+from collections.abc import Iterable
 from datetime import datetime
 from enum import IntEnum
 from typing import Annotated, Any
@@ -8,6 +10,7 @@ from pydantic import Field
 
 from dashboard.api.bodies import Body
 from dashboard.api.operations import Document, Number, Query, Whole
+from farm.events import KINDS
 
 
 class ProblemEntry(Document):
@@ -26,8 +29,11 @@ class ProblemDocument(Document):
     title: str
     status: int
     detail: str
-    errors: list[ProblemEntry] = Field(default=[])
-    error_count: int | None = None
+    errors: list[ProblemEntry] = Field(default=[], description="at most 100 of them")
+    error_count: int | None = Field(default=None, description="how many there are in all")
+    violated_policies: list[str] | None = Field(
+        default=None, alias="violated-policies", description="quotas that the request would exceed"
+    )
 
 
 class InputBody(Body):
@@ -249,15 +255,32 @@ class Activities(Document):
     next: int | None
 
 
+def _some_of(kinds: Iterable[str]) -> Any:
+    """Kinds with commas between them."""
+    one = f"({'|'.join(map(re.escape, kinds))})"
+    return Annotated[
+        str,
+        Field(
+            max_length=1000,
+            description="kinds with commas between",
+            json_schema_extra={"pattern": rf"^{one}(,{one})*$"},
+        ),
+    ]
+
+
+FarmKinds = _some_of(KINDS)
+JobKinds = _some_of((*KINDS, "progress"))
+
+
 class JobEventsQuery(Query):
     """Which events of a job."""
 
     after: Annotated[str, Field(pattern=r"^\d{1,19}$", description="the number of an event")] | None = None
-    kinds: Annotated[str, Field(max_length=1000, description="kinds with commas between")] | None = None
+    kinds: JobKinds | None = None  # type: ignore[valid-type]
 
 
 class FarmEventsQuery(Query):
     """Which events."""
 
     after: Annotated[str, Field(pattern=r"^\d{1,19}\.\d{1,19}$", description="the id of an event")] | None = None
-    kinds: Annotated[str, Field(max_length=1000, description="kinds with commas between")] | None = None
+    kinds: FarmKinds | None = None  # type: ignore[valid-type]

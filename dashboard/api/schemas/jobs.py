@@ -15,6 +15,7 @@ from farm.spec import MAX_PRIORITY, ImageParameters
 from farm.states import ImageState, JobState
 
 Text = Annotated[str, Field(max_length=500)]
+PLACE = {"pattern": "^[0-9]{1,19}:[0-9]{1,19}$"}
 JobNumber = Annotated[int, Field(ge=0, le=MAX_ID)]
 
 
@@ -29,6 +30,7 @@ class JobsQuery(Query):
     q: Text | None = Field(default=None, description="part of the name")
     since: Moment | None = Field(default=None, description="submitted at this time (ISO 8601) or later")
     until: Moment | None = Field(default=None, description="submitted before this time (ISO 8601)")
+    finished: Literal["true", "false"] | None = Field(default=None, description="true or false: whether they ended")
 
 
 class Counts(Document):
@@ -148,13 +150,26 @@ class ImagesQuery(FilterQuery):
     """A page of all jobs' images."""
 
     limit: Annotated[Whole, Field(ge=1, le=500)] = 100
-    before: Annotated[str, Field(max_length=60, description="`next` of the last page")] | None = None
+    before: Annotated[str, Field(description="`next` of the last page", json_schema_extra=PLACE)] | None = None
 
 
 class FileQuery(Query):
     """How a file is sent."""
 
     download: Annotated[str, Field(max_length=10, description="1: under its download name")] | None = None
+    v: Text | None = Field(default=None, description="anything: another address for another picture")
+
+
+class ThumbnailQuery(Query):
+    """Which thumbnail."""
+
+    v: Text | None = Field(default=None, description="anything: another address for another picture")
+
+
+class PreviewQuery(Query):
+    """Which preview."""
+
+    at: Text | None = Field(default=None, description="anything: another address asks anew")
 
 
 class _ImageDocument(Document):

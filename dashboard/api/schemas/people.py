@@ -7,6 +7,7 @@ from pydantic import Field
 
 from dashboard.api.bodies import Body
 from dashboard.api.operations import Document, Number, Query, Whole
+from farm.events import KINDS
 from farm.limits import MAX_LIMIT, Scope
 from farm.people import MAX_TOKEN_DAYS
 from farm.roles import Role
@@ -123,11 +124,16 @@ class LinkDocument(Document):
     minutes: int
 
 
+Kinds = Annotated[
+    list[Annotated[str, Field(json_schema_extra={"enum": [*KINDS]})]], Field(json_schema_extra={"minItems": 1})
+]
+
+
 class WebhookBody(Body):
     """An address that is told of events."""
 
     url: str
-    kinds: list[str] | None = None
+    kinds: Kinds | None = None
     all_jobs: bool = False
 
 
@@ -135,7 +141,7 @@ class WebhookChanges(Body):
     """What becomes of a webhook."""
 
     url: str | None = None
-    kinds: list[str] | None = None
+    kinds: Kinds | None = None
     all_jobs: bool | None = None
     enabled: bool | None = None
 

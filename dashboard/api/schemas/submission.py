@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
-from dashboard.api.operations import Document, Media, Query
+from dashboard.api.operations import Content, Document, Media, Query
 from farm.spec import INPUT_FIELDS, MAX_PROMPT_CHARACTERS, ImageParameters, JobSpec
 from producer.expand import SPEC_FIELDS
 from producer.intake import ALIASES, KNOWN, NULLABLE
@@ -50,7 +50,11 @@ def _fields(names: tuple[str, ...]) -> dict[str, Any]:
     return {name: (_field(name), Field(default=None)) for name in names}
 
 
-RowBody = cast("type[BaseModel]", create_model("Row", __config__=_STRICT, **_fields(KNOWN)))
+_PROMPT = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS)]
+RowBody = cast(
+    "type[BaseModel]",
+    create_model("Row", __config__=_STRICT, **{**_fields(KNOWN), "prompt": (_PROMPT, Field())}),
+)
 RowBody.__doc__ = "What a row sets for itself; `prompt` is needed."
 JobFields = cast("type[BaseModel]", create_model("JobFields", __config__=_STRICT, **_fields(SPEC_FIELDS)))
 JobFields.__doc__ = "What is said once for the whole job."
@@ -59,14 +63,17 @@ JobFields.__doc__ = "What is said once for the whole job."
 class SubmissionBody(JobFields):  # type: ignore[valid-type, misc]
     """A job: `prompts` or `rows`, and what is said once for all of them."""
 
-    prompts: list[Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS)]] = Field(
-        default=[], description="One image, or several, for each."
+    prompts: list[_PROMPT] = Field(default=[], min_length=1, description="One image, or several, for each.")
+    rows: list[RowBody] = Field(  # type: ignore[valid-type]
+        default=[], min_length=1, description="Prompts that set parameters for themselves."
     )
-    rows: list[RowBody] = Field(default=[], description="Prompts that set parameters for themselves.")  # type: ignore[valid-type]
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"prompts": ["a red fox in the snow"], "images_per_prompt": 4, "seed": 42}]},
+        json_schema_extra={
+            "oneOf": [{"required": ["prompts"]}, {"required": ["rows"]}],
+            "examples": [{"prompts": ["a red fox in the snow"], "images_per_prompt": 4, "seed": 42}],
+        },
     )
 
 
@@ -78,8 +85,10 @@ class StreamQuery(Query):
     ] = "{}"
 
 
+#: Media types of JSON lines.
+STREAMS = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
 #: What a submission may be sent as.
-SUBMISSION = (
+SUBMISSION: tuple[Content, ...] = (
     SubmissionBody,
     Media(
         "multipart/form-data",
@@ -93,9 +102,19 @@ SUBMISSION = (
             "description": "The job's other fields beside the file, as text.",
         },
     ),
-    Media("application/x-ndjson", {"type": "string", "description": "a row a line; also with Content-Encoding: gzip"}),
+    *(
+        Media(kind, {"type": "string", "description": "a row a line; also with Content-Encoding: gzip"})
+        for kind in STREAMS
+    ),
 )
-KEY = {"Idempotency-Key": "A value of your own, such as a UUID: repeated with the same body, it is the same job."}
+KEY = {
+    "Idempotency-Key": {
+        "description": "A value of your own, such as a UUID: repeated with the same body, it is the same job.",
+        "minLength": 1,
+        "maxLength": 255,
+        "pattern": "^[!-~]+$",
+    }
+}
 
 
 class Receipt(Document):
