@@ -497,6 +497,9 @@ def _leased(worker_id: str, lease_seconds: float) -> dict[str, Any]:
     }
 
 
+#: Batches of a size that was asked for stay as they are.
+_OWN_BATCH_SIZE = Job.spec["batch_size"].astext
+
 #: What makes a claim, beside the images; ``Job`` is joined.
 _CLAIMED = (
     Batch.id,
@@ -508,7 +511,7 @@ _CLAIMED = (
     Batch.latents_sha256,
     Batch.failures,
     Job.priority,
-    Job.spec.has_key("batch_size").label("own_batch_size"),
+    _OWN_BATCH_SIZE.label("own_batch_size"),
 )
 
 
@@ -532,7 +535,7 @@ def _claims(connection: Connection, rows: Sequence[Row[Any]]) -> list[Claim]:
             images=tuple(images[row.id]),
             interactive=row.priority >= INTERACTIVE_PRIORITY,
             # Who has failed before is not let near others, and who asked for batches of a size gets them.
-            may_share=row.priority >= INTERACTIVE_PRIORITY and row.failures == 0 and not row.own_batch_size,
+            may_share=row.priority >= INTERACTIVE_PRIORITY and row.failures == 0 and row.own_batch_size is None,
         )
         for row in rows
     ]
@@ -554,7 +557,7 @@ def _companions(has: tuple[bool, ...]) -> Select[tuple[int, int]]:
         Job.priority >= INTERACTIVE_PRIORITY,
         Job.state.in_((JobState.QUEUED, JobState.RUNNING)),
         Job.paused_at.is_(None),
-        ~Job.spec.has_key("batch_size"),
+        _OWN_BATCH_SIZE.is_(None),
     )
     # Of each job only its next few are looked at, however many it has.
     ready = lateral(

@@ -117,9 +117,7 @@ def test_what_is_transparent_in_the_mask_is_painted_anew(farm: RunningFarm, clie
     mask = Image.new("RGBA", (128, 96), opaque)
     mask.paste(transparent, (64, 0, 128, 96))
     forest, castle = (
-        pixels(
-            bytes_of(client.images.edit(image=png(scene()), mask=png(mask), prompt=prompt, extra_body=FORM).data[0])
-        )
+        pixels(bytes_of(client.images.edit(image=png(scene()), mask=png(mask), prompt=prompt, extra_body=FORM).data[0]))
         for prompt in ("a green forest", "a red castle")
     )
     differ = np.abs(forest - castle)

@@ -95,7 +95,7 @@ def test_a_file_with_form_fields(client: FlaskClient) -> None:
         ({"prompts": ["\ud800"]}, "prompt", "/prompts/0"),
         ({"prompts": ["x" * 10_001]}, "prompt", "/prompts/0"),
         ({"prompts": ["a"], "rows": []}, "rows", "/rows"),
-        ({"rows": ["a fox"]}, "rows", "/rows"),
+        ({"rows": ["a fox"]}, "rows", "/rows/0"),
         ({"rows": [{"prompt": "a"}, {"prompt": "b", "width": 100}]}, "width", "/rows/1/width"),
         ({"rows": [{"prompt": "a"}, {"steps": 5}]}, "prompt", "/rows/1"),
         ({"rows": [{"prompt": "a", "size": "big"}]}, "size", "/rows/0/size"),

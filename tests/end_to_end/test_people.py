@@ -145,7 +145,7 @@ def test_those_who_are_no_administrators_are_told_so(farm: RunningFarm) -> None:
     del farm.environment["FARM_DATABASE_URL"]
     farm.environment["FARM_TOKEN"] = made.json()["token"]
     refused = user_command(farm, "user", "list")
-    assert refused.returncode == 1
+    assert refused.returncode == 4
     assert "takes the role admin, and olga is operator" in refused.stderr
     assert user_command(farm, "link").returncode == 0
 
@@ -153,7 +153,7 @@ def test_those_who_are_no_administrators_are_told_so(farm: RunningFarm) -> None:
 def test_without_farm_and_database_it_says_what_to_do(farm: RunningFarm) -> None:
     del farm.environment["FARM_DATABASE_URL"]
     nowhere = user_command(farm, "user", "list")
-    assert nowhere.returncode == 1
+    assert nowhere.returncode == 3
     assert "No farm answers" in nowhere.stderr
     farm.environment["FARM_DATABASE_URL"] = "postgresql://nobody@127.0.0.1:1/none"
     away = user_command(farm, "user", "list")

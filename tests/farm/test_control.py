@@ -9,7 +9,7 @@ from farm.states import BatchState, ImageState, JobState, Stage
 from farm.transitions import claim, fail_attempt, finish_base, finish_batch, queue_ready_batches
 from producer.dispatch import QueueLoad, _job_loads
 
-BASE = QueueLoad("tiny", Stage.BASE, 1, 0)
+BASE = QueueLoad("tiny", Stage.BASE, interactive=False, workers=1, queued=0)
 
 
 def waiting(engine: Engine) -> dict[int, int]:

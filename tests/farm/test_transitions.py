@@ -1,18 +1,23 @@
 """Every guarded write of state: who may move what, and that a stale attempt changes nothing."""
 
+from typing import Any
+
 import pytest
 from rows import LEASE, batch, image_states, job, pictures_of, start, submit
 from sqlalchemy import Engine, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from farm.control import cancel_job
-from farm.models import Batch, Image
+from farm.control import cancel_job, pause_job
+from farm.models import Batch, Image, Job
+from farm.spec import INTERACTIVE_PRIORITY
 from farm.states import BatchState, ImageState, JobState, Stage
 from farm.transitions import (
+    Claim,
     FailureOutcome,
     Wish,
     claim,
+    claim_companions,
     fail_attempt,
     finish_base,
     finish_batch,
@@ -182,3 +187,67 @@ def test_the_database_refuses_contradictions(engine: Engine, statement: str) -> 
     submit(engine, 2)
     with pytest.raises(IntegrityError), engine.begin() as connection:
         connection.execute(text(statement))
+
+
+def interactive(engine: Engine, images: int = 1, **fields: Any) -> int:
+    """A job of the interactive class, in batches of the pipeline's own size."""
+    return submit(engine, images, **{"batch_size": None, "priority": INTERACTIVE_PRIORITY, **fields})
+
+
+def companions_of(engine: Engine, leader: Claim, room: int = 7) -> list[int]:
+    """Jobs of the batches that join."""
+    return [joined.job_id for joined in claim_companions(engine, leader, "w", LEASE, room)]
+
+
+def test_companions_join_a_call_with_leases_and_attempts_of_their_own(engine: Engine) -> None:
+    leader = start(engine, interactive(engine))
+    assert leader.interactive
+    assert leader.may_share
+    ready, queued = interactive(engine, 2), interactive(engine)
+    (sent,) = queue_ready_batches(engine, queued, Stage.BASE, 1)
+
+    # Who is queued goes first, and whose message comes later finds nothing.
+    first, second = claim_companions(engine, leader, "w", LEASE, 7)
+    assert {(held.job_id, held.attempt, len(held.images)) for held in (first, second)} == {
+        (queued, 1, 1),
+        (ready, 1, 2),
+    }
+    assert claim(engine, sent.batch_id, sent.attempt, Stage.BASE, "w2", LEASE) is None
+    assert [job(engine, job_id).state for job_id in (ready, queued)] == [JobState.RUNNING] * 2
+    pairs = [(held.batch_id, held.attempt) for held in (leader, first, second)]
+    assert set(renew(engine, "w", pairs, LEASE).wishes.values()) == {Wish.GO_ON}
+    assert finish_base(engine, *pairs[1], "latents", "00", 1)
+    assert companions_of(engine, leader) == []
+
+
+def test_who_cannot_or_must_not_join_a_call(engine: Engine) -> None:
+    leader = start(engine, interactive(engine))
+    strangers = [
+        submit(engine, 1, batch_size=None),
+        interactive(engine, batch_size=1),
+        interactive(engine, num_inference_steps=3),
+        interactive(engine, negative_prompt="blurred"),
+        interactive(engine, refiner_split=None),
+        interactive(engine, 2, test_run=1),
+    ]
+    paused, cancelled, failed = interactive(engine), interactive(engine), interactive(engine)
+    pause_job(engine, paused)
+    cancel_job(engine, cancelled)
+    once = start(engine, failed)
+    fail_attempt(engine, once.batch_id, once.attempt, "broken", max_failures=2)
+    full = interactive(engine, 4)
+    # Of the test run's two images the first may join; the other is held.
+    assert companions_of(engine, leader, room=3) == [strangers[-1]]
+    assert companions_of(engine, leader, room=3) == []
+    assert companions_of(engine, leader, room=4) == [full]
+    assert not start(engine, strangers[0]).may_share
+    assert not start(engine, failed).may_share
+
+
+def test_a_job_that_is_being_changed_is_passed_by(engine: Engine) -> None:
+    leader = start(engine, interactive(engine))
+    locked, free = interactive(engine), interactive(engine)
+    with Session(engine) as session:
+        session.get_one(Job, locked, with_for_update=True)
+        assert companions_of(engine, leader) == [free]
+    assert companions_of(engine, leader) == [locked]

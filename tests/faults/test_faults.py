@@ -17,6 +17,7 @@ from farm.broker import make_celery, waiting_messages
 from farm.database import open_database
 from farm.models import Batch, Image
 from farm.settings import Settings
+from farm.spec import INTERACTIVE_PRIORITY
 from farm.states import BatchState, ImageState, Stage
 from farm.storage import DirectoryStore, open_store, sha256
 
@@ -87,18 +88,26 @@ def test_a_worker_killed_in_the_middle_of_a_batch(farm: RunningFarm, engine: Eng
             assert batch.worker_id != worker["id"]
 
 
-def test_a_flushed_broker_with_work_in_it(farm: RunningFarm, engine: Engine) -> None:
-    job_id = farm.client.submit([f"p{n}" for n in range(24)], **SLOW | {"steps": 40}).id
-    wait_until(lambda: rendering(farm, job_id, Stage.BASE), "a batch at work")
-
+def test_a_flushed_broker_with_work_of_both_classes_in_it(farm: RunningFarm, engine: Engine) -> None:
+    bulk = farm.client.submit([f"p{n}" for n in range(24)], **{**SLOW, "steps": 40}).id
+    wait_until(lambda: rendering(farm, bulk, Stage.BASE), "a batch at work")
+    interactive = farm.client.submit(
+        ["a", "b", "c"], **{**SLOW, "steps": 4, "batch_size": 1, "priority": INTERACTIVE_PRIORITY}
+    ).id
     app = make_celery(farm.settings)
-    wait_until(lambda: waiting_messages(app, "tiny.base", interactive=False), "messages in the broker")
+    for is_interactive in (True, False):
+        wait_until(
+            lambda chosen=is_interactive: waiting_messages(app, "tiny.base", interactive=chosen),
+            "messages of both classes in the broker",
+        )
     app.close()
     with redis.Redis.from_url(farm.settings.broker_url or "") as client:
         client.flushdb()
-    assert_every_image_exactly_once(farm.settings, farm.await_job(job_id), 24)
+    assert_every_image_exactly_once(farm.settings, farm.await_job(interactive), 3)
+    assert_every_image_exactly_once(farm.settings, farm.await_job(bulk), 24)
     with Session(engine) as session:
-        assert session.scalar(select(func.max(Batch.attempt)).where(Batch.job_id == job_id)) >= 2
+        for job_id in (interactive, bulk):
+            assert session.scalar(select(func.max(Batch.attempt)).where(Batch.job_id == job_id)) >= 2
 
 
 def test_workers_answer_while_they_render_and_cancel_stops_them(farm: RunningFarm, engine: Engine) -> None:
