@@ -5,6 +5,7 @@ Each test gets a database of its own, cloned from a migrated template, and an em
 
 import gc
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ def farm_settings(
 
     A farm that lives on while others come and go takes a ``broker_database`` that they do not empty.
     """
-    name = f"farm_test_{next(_numbers)}"
+    name = f"farm_test_{secrets.token_hex(6)}"
     broker_url = make_url(services.broker_url).set(database=str(broker_database)).render_as_string(hide_password=False)
     services.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
     with redis.Redis.from_url(broker_url) as client:

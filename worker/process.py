@@ -48,8 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     # Celery warns of root; what it fears, pickled messages that run code, is not accepted here.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    # A million objects come with the libraries and the pipeline, and all of them stay: looking through them for garbage,
-    # again and again, would take a fifth of the time in which a worker starts, and stop its threads while it renders.
+    # A million objects come with the libraries and the pipeline, and all of them stay: looking through them for
+    # garbage, again and again, takes a fifth of a worker's start, and would stop its threads while it renders.
     gc.disable()
     # Only here, in a process that is pinned and will never fork.
     from worker.gauges import BusyClock, Gauge

@@ -20,7 +20,6 @@ from farm.settings import Settings
 from producer import Farm
 from worker.tiny import write_tiny_checkpoint
 
-
 #: Of a job that is not done when it is looked at.
 MANY = ("--steps", "30", "--size", "128x128", "--images-per-prompt", "40")
 

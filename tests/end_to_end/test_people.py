@@ -13,6 +13,7 @@ import pytest
 from conftest import Services, farm_settings
 from running import WAIT_SECONDS, RunningFarm
 
+from farm.embedded import free_port
 from farm.settings import Settings
 
 PASSWORD = "correct horse battery"
@@ -152,6 +153,7 @@ def test_those_who_are_no_administrators_are_told_so(farm: RunningFarm) -> None:
 
 def test_without_farm_and_database_it_says_what_to_do(farm: RunningFarm) -> None:
     del farm.environment["FARM_DATABASE_URL"]
+    farm.environment["FARM_URL"] = f"http://127.0.0.1:{free_port()}"
     nowhere = user_command(farm, "user", "list")
     assert nowhere.returncode == 3
     assert "No farm answers" in nowhere.stderr
