@@ -3,7 +3,9 @@
 Each test gets a database of its own, cloned from a migrated template, and an empty broker.
 """
 
+import gc
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ import psycopg
 import pytest
 import redis
 from moto.server import ThreadedMotoServer
+from running import RunningFarm, running_farm
 from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 
@@ -31,6 +34,18 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 for _name in [name for name in os.environ if name.startswith("FARM_")]:
     del os.environ[_name]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Import what the tests need; the garbage collector shall not look through a million objects that stay again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
 
 TEMPLATE = "farm_template"
 _numbers = count()
@@ -57,6 +72,9 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     directory = tmp_path_factory.mktemp("services")
     with embedded.postgres(directory / "postgres") as postgres_url, embedded.valkey(directory / "valkey") as broker_url:
         services = Services(postgres_url, broker_url)
+        # Nobody will miss these databases after a power cut, and waiting for the disk is what cloning them takes long for.
+        services.execute("ALTER SYSTEM SET fsync = off")
+        services.execute("SELECT pg_reload_conf()")
         services.execute(f"CREATE DATABASE {TEMPLATE}")
         engine = open_database(Settings(database_url=services.database_url(TEMPLATE)))
         migrations.upgrade(engine)
@@ -71,17 +89,23 @@ def models_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def farm_settings(services: Services, directory: Path, models_directory: Path) -> Iterator[Settings]:
-    """A farm of its own for the time of the context: empty database, empty broker, objects in a directory."""
-    name = f"farm_test_{next(_numbers)}"
+def farm_settings(
+    services: Services, directory: Path, models_directory: Path, broker_database: int = 0
+) -> Iterator[Settings]:
+    """A farm of its own for the time of the context: empty database, empty broker, objects in a directory.
+
+    A farm that lives on while others come and go takes a ``broker_database`` that they do not empty.
+    """
+    name = f"farm_test_{secrets.token_hex(6)}"
+    broker_url = make_url(services.broker_url).set(database=str(broker_database)).render_as_string(hide_password=False)
     services.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-    with redis.Redis.from_url(services.broker_url) as client:
-        client.flushall()
+    with redis.Redis.from_url(broker_url) as client:
+        client.flushdb()
     yield Settings(
         data=directory / "data",
         models=models_directory,
         database_url=services.database_url(name),
-        broker_url=services.broker_url,
+        broker_url=broker_url,
         pipeline="tiny",
         port=0,
     )
@@ -93,6 +117,19 @@ def settings(services: Services, tmp_path: Path, models_directory: Path) -> Iter
     """A farm of its own for each test."""
     with farm_settings(services, tmp_path, models_directory) as settings:
         yield settings
+
+
+@pytest.fixture(scope="session")
+def shared_farm(
+    services: Services, tmp_path_factory: pytest.TempPathFactory, models_directory: Path
+) -> Iterator[RunningFarm]:
+    """A running farm with one worker, for all who know their jobs by their ids and leave the farm as they found it."""
+    directory = tmp_path_factory.mktemp("shared")
+    with (
+        farm_settings(services, directory, models_directory, broker_database=1) as settings,
+        running_farm(settings, directory, ["--device", "cpu"]) as farm,
+    ):
+        yield farm
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ Started by the supervisor as ``python -m worker.process``; the environment that 
 """
 
 import argparse
+import gc
 import logging
 import os
 import platform
@@ -47,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     # Celery warns of root; what it fears, pickled messages that run code, is not accepted here.
     warnings.filterwarnings("ignore", category=SecurityWarning)
+    # A million objects come with the libraries and the pipeline, and all of them stay: looking through them for
+    # garbage, again and again, takes a fifth of a worker's start, and would stop its threads while it renders.
+    gc.disable()
     # Only here, in a process that is pinned and will never fork.
     from worker.gauges import BusyClock, Gauge
     from worker.memory import MemoryLimits
@@ -64,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pipeline = turns.submit(
         lambda: load(entry, settings.models_directory, options.device.torch_name, frozenset(stages), catalog)
     ).result()
+    gc.freeze()
+    gc.enable()
     worker_id = f"{hostname()}/{options.device.name}/{secrets.token_hex(4)}"
     engine = open_database(settings)
     app = make_celery(settings)

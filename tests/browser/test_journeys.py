@@ -1,21 +1,18 @@
 """From click to rendered picture, in a real browser against a running farm."""
 
-from pathlib import Path
-
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from running import RunningFarm, running_farm
+from running import RunningFarm
 from visit import RENDER_MILLISECONDS, SIZES, Watch, visit
-
-from farm.settings import Settings
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_submit_watch_look_and_cancel(settings: Settings, tmp_path: Path, browser: Browser, size: str) -> None:
-    with (
-        running_farm(settings, tmp_path, ["--device", "cpu"]) as farm,
-        visit(browser, farm, size) as (page, watch),
-    ):
+def test_submit_watch_look_and_cancel(farm: RunningFarm, browser: Browser, size: str) -> None:
+    for job in farm.client.jobs():
+        # As on a farm that is new.
+        assert job.has_ended
+        job.delete()
+    with visit(browser, farm, size) as (page, watch):
         submit_and_watch(page, watch)
         look(page, watch)
         cancel(page, watch, farm)

@@ -1,25 +1,14 @@
 """A running farm for all tests of the client, with one worker."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-from conftest import Services, farm_settings
-from running import RunningFarm, running_farm
+from running import RunningFarm
 
 from producer import Farm
 
 
-@pytest.fixture(scope="package")
-def running(
-    services: Services, tmp_path_factory: pytest.TempPathFactory, models_directory: Path
-) -> Iterator[RunningFarm]:
-    directory = tmp_path_factory.mktemp("farm")
-    with (
-        farm_settings(services, directory, models_directory) as settings,
-        running_farm(settings, directory, ["--device", "cpu"]) as farm,
-    ):
-        yield farm
+@pytest.fixture(scope="session")
+def running(shared_farm: RunningFarm) -> RunningFarm:
+    return shared_farm
 
 
 @pytest.fixture

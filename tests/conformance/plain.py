@@ -1,6 +1,6 @@
 """The farm's parameters as someone would render them who reads diffusers' documentation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -104,9 +104,42 @@ def expected(models_directory: Path, image: ImageParameters, output_type: str = 
 
 def _adapted(adapters: Path, image: ImageParameters) -> dict[str, Any]:
     """LoRAs, textual inversions, ControlNets and the IP-Adapter that the image asks for."""
+    more: dict[str, Any] = {}
+    if image.loras or image.textual_inversions or image.ip_adapter:
+        loras = tuple((lora.name, lora.weight) for lora in image.loras)
+        ip_adapter = (image.ip_adapter, image.ip_adapter_scale)
+        more["adapt_base"] = _adaptation(adapters, image.textual_inversions, loras, ip_adapter)
+    if image.textual_inversions:
+        more["adapt_refiner"] = _adaptation(adapters, image.textual_inversions)
+    if image.ip_adapter_image is not None:
+        more["of_base"] = {"ip_adapter_image": INPUTS[image.ip_adapter_image]}
+    if image.controlnet:
+        more["controlnet"] = tuple(_controlnet(adapters / name) for name in image.controlnet)
+        shown = [INPUTS[ref] for ref in image.control_image]
 
-    def learn(pipe: Any) -> None:
-        for name in image.textual_inversions:
+        def one_or_all(values: Sequence[Any]) -> Any:
+            return values[0] if len(image.controlnet) == 1 else list(values)
+
+        more["control"] = {
+            "image" if image.mode == "text" else "control_image": one_or_all(shown),
+            "controlnet_conditioning_scale": one_or_all(image.controlnet_conditioning_scale),
+            "control_guidance_start": one_or_all(image.control_guidance_start),
+            "control_guidance_end": one_or_all(image.control_guidance_end),
+        }
+    return more
+
+
+@cache
+def _adaptation(
+    adapters: Path,
+    textual_inversions: tuple[str, ...],
+    loras: tuple[tuple[str, float], ...] = (),
+    ip_adapter: tuple[str | None, float | None] = (None, None),
+) -> Callable[[Any], None]:
+    """What puts these adapters on a pipeline; one and the same for the same adapters."""
+
+    def adapt(pipe: Any) -> None:
+        for name in textual_inversions:
             vectors = load_file(adapters / f"{name}.safetensors")
             if pipe.text_encoder is not None:
                 pipe.load_textual_inversion(
@@ -115,39 +148,18 @@ def _adapted(adapters: Path, image: ImageParameters) -> dict[str, Any]:
             pipe.load_textual_inversion(
                 vectors["clip_g"], token="<glyph>", text_encoder=pipe.text_encoder_2, tokenizer=pipe.tokenizer_2
             )
+        for name, _ in loras:
+            pipe.load_lora_weights(adapters, weight_name=f"{name}.safetensors", adapter_name=name)
+        if loras:
+            pipe.set_adapters([name for name, _ in loras], [weight for _, weight in loras])
+        name, scale = ip_adapter
+        if name is not None:
+            pipe.load_ip_adapter(adapters / name, subfolder="", weight_name="ip-adapter_sdxl.safetensors")
+            pipe.set_ip_adapter_scale(scale)
 
-    def adapt(pipe: Any) -> None:
-        learn(pipe)
-        for lora in image.loras:
-            pipe.load_lora_weights(adapters, weight_name=f"{lora.name}.safetensors", adapter_name=lora.name)
-        if image.loras:
-            pipe.set_adapters([lora.name for lora in image.loras], [lora.weight for lora in image.loras])
-        if image.ip_adapter:
-            pipe.load_ip_adapter(adapters / image.ip_adapter, subfolder="", weight_name="ip-adapter_sdxl.safetensors")
-            pipe.set_ip_adapter_scale(image.ip_adapter_scale)
+    return adapt
 
-    more: dict[str, Any] = {}
-    if image.loras or image.textual_inversions or image.ip_adapter:
-        more["adapt_base"] = adapt
-    if image.textual_inversions:
-        more["adapt_refiner"] = learn
-    if image.ip_adapter_image is not None:
-        more["of_base"] = {"ip_adapter_image": INPUTS[image.ip_adapter_image]}
-    if image.controlnet:
-        nets = [
-            diffusers.ControlNetModel.from_pretrained(adapters / name, dtype=torch.float32, use_safetensors=True)
-            for name in image.controlnet
-        ]
-        shown = [INPUTS[ref] for ref in image.control_image]
 
-        def one_or_all(values: Sequence[Any]) -> Any:
-            return values[0] if len(nets) == 1 else list(values)
-
-        more["controlnet"] = one_or_all(nets)
-        more["control"] = {
-            "image" if image.mode == "text" else "control_image": one_or_all(shown),
-            "controlnet_conditioning_scale": one_or_all(image.controlnet_conditioning_scale),
-            "control_guidance_start": one_or_all(image.control_guidance_start),
-            "control_guidance_end": one_or_all(image.control_guidance_end),
-        }
-    return more
+@cache
+def _controlnet(path: Path) -> Any:
+    return diffusers.ControlNetModel.from_pretrained(path, dtype=torch.float32, use_safetensors=True)

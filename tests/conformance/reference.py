@@ -26,8 +26,19 @@ MakeScheduler = Callable[[Any], Any]
 
 
 @cache
-def load(kind: type, path: Path, watermark: bool | None) -> Any:
-    return load_anew(kind, path, watermark)
+def load(
+    kind: type,
+    path: Path,
+    watermark: bool | None,
+    controlnet: tuple[Any, ...] = (),
+    adapt: Callable[[Any], None] | None = None,
+) -> Any:
+    """A pipeline, with these ControlNets and whatever ``adapt`` puts on it."""
+    components = {"controlnet": controlnet[0] if len(controlnet) == 1 else list(controlnet)} if controlnet else {}
+    pipe = load_anew(kind, path, watermark, **components)
+    if adapt is not None:
+        adapt(pipe)
+    return pipe
 
 
 def load_anew(kind: Any, path: Path, watermark: bool | None, **components: Any) -> Any:
@@ -77,7 +88,7 @@ def render(
     scheduler: MakeScheduler | None = None,
     adapt_base: Callable[[Any], None] | None = None,
     adapt_refiner: Callable[[Any], None] | None = None,
-    controlnet: Any = None,
+    controlnet: tuple[Any, ...] = (),
     control: dict[str, Any] | None = None,
     of_base: dict[str, Any] | None = None,
     watermark: bool | None = None,
@@ -99,17 +110,9 @@ def render(
     else:
         kind = StableDiffusionXLPipeline
         first = size
-    if controlnet is not None:
-        base = load_anew(CONTROLLED[kind], checkpoint / "base", watermark, controlnet=controlnet)
-        first = {**size, **first, **(control or {})}
-    else:
-        base = (
-            load(kind, checkpoint / "base", watermark)
-            if adapt_base is None
-            else load_anew(kind, checkpoint / "base", watermark)
-        )
-    if adapt_base is not None:
-        adapt_base(base)
+    if controlnet:
+        kind, first = CONTROLLED[kind], {**size, **first, **(control or {})}
+    base = load(kind, checkpoint / "base", watermark, controlnet, adapt_base)
     first |= of_base or {}
     if split is None and refiner_strength is None:
         with scheduled(base, scheduler):
@@ -120,17 +123,15 @@ def render(
         ).images
     scores = scores or {}
     if mask_image is None:
-        refiner = load(StableDiffusionXLImg2ImgPipeline, checkpoint / "refiner", watermark)
+        kind = StableDiffusionXLImg2ImgPipeline
         second: dict[str, Any] = {"image": latents}
     else:
-        refiner = load(StableDiffusionXLInpaintPipeline, checkpoint / "refiner", watermark)
+        kind = StableDiffusionXLInpaintPipeline
         second = {**size, "image": latents, "mask_image": mask_image}
     if split is not None:
         second |= {**schedule, "denoising_start": split}
     else:
         second |= {"num_inference_steps": refiner_steps, "strength": refiner_strength}
-    if adapt_refiner is not None:
-        refiner = load_anew(type(refiner), checkpoint / "refiner", watermark)
-        adapt_refiner(refiner)
+    refiner = load(kind, checkpoint / "refiner", watermark, adapt=adapt_refiner)
     with scheduled(refiner, scheduler):
         return refiner(**arguments, **scores, **second, output_type=output_type, generator=generator(seed)).images[0]

@@ -5,13 +5,11 @@ import re
 import shutil
 from pathlib import Path
 
-import pytest
 from PIL import Image
-from running import running_farm
+from running import RunningFarm
 
 from farm.formats import read_parameters
 from farm.schedulers import SCHEDULERS
-from farm.settings import Settings
 from farm.spec import ROW_FIELDS, ImageParameters
 
 ROOT = Path(__file__).parents[2]
@@ -19,36 +17,35 @@ TEXT = (ROOT / "docs" / "capabilities.md").read_text(encoding="utf-8")
 EXAMPLES = [line for block in re.findall(r"```json\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines()]
 
 
-@pytest.mark.usefixtures("engine")
-def test_every_example_is_rendered(settings: Settings, tmp_path: Path) -> None:
+def test_every_example_is_rendered(shared_farm: RunningFarm, tmp_path: Path) -> None:
     for picture in (ROOT / "examples" / "pictures").iterdir():
         shutil.copy(picture, tmp_path)
     file = tmp_path / "examples.jsonl"
     file.write_text("\n".join(EXAMPLES), encoding="utf-8")
-    with running_farm(settings, tmp_path, ["--device", "cpu"]) as farm:
-        every = farm.client.submit(file=file, seed=1)
-        job = farm.await_job(every.id)
-        assert (job["state"], job["errors"]) == ("completed", [])
-        assert job["images"]["completed"] == len(EXAMPLES)
-        for path, line in zip(every.download(tmp_path / "out"), EXAMPLES, strict=True):
-            # Each tells what it was made from, and that is a spec again.
-            told = read_parameters(path.read_bytes())["parameters"]
-            assert ImageParameters.model_validate(told).prompt == json.loads(line)["prompt"]
-        few = farm.client.submit(["a fox"], seed=1)
-        assert farm.await_job(few.id)["state"] == "completed"
+    farm = shared_farm
+    every = farm.client.submit(file=file, seed=1)
+    job = farm.await_job(every.id)
+    assert (job["state"], job["errors"]) == ("completed", [])
+    assert job["images"]["completed"] == len(EXAMPLES)
+    for path, line in zip(every.download(tmp_path / "out"), EXAMPLES, strict=True):
+        # Each tells what it was made from, and that is a spec again.
+        told = read_parameters(path.read_bytes())["parameters"]
+        assert ImageParameters.model_validate(told).prompt == json.loads(line)["prompt"]
+    few = farm.client.submit(["a fox"], seed=1)
+    assert farm.await_job(few.id)["state"] == "completed"
 
-        sheet = tmp_path / "sheet.png"
-        made = farm.command("grid", str(few.id), sheet, "--by", "guidance_scale,steps", "--json")
-        assert made.returncode == 0, made.stderr
-        assert json.loads(made.stdout) == {"file": str(sheet), "images": 1}
-        with Image.open(sheet) as picture:
-            assert picture.width > 256
-        # Everything, also what is no picture.
-        whole = farm.command("grid", str(every.id), sheet)
-        assert whole.returncode == 0, whole.stderr
-        wrong = farm.command("grid", str(every.id), sheet, "--by", "gidance_scale")
-        assert wrong.returncode == 1
-        assert "did you mean guidance_scale" in wrong.stderr
+    sheet = tmp_path / "sheet.png"
+    made = farm.command("grid", str(few.id), sheet, "--by", "guidance_scale,steps", "--json")
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout) == {"file": str(sheet), "images": 1}
+    with Image.open(sheet) as picture:
+        assert picture.width > 256
+    # Everything, also what is no picture.
+    whole = farm.command("grid", str(every.id), sheet)
+    assert whole.returncode == 0, whole.stderr
+    wrong = farm.command("grid", str(every.id), sheet, "--by", "gidance_scale")
+    assert wrong.returncode == 1
+    assert "did you mean guidance_scale" in wrong.stderr
 
 
 def test_every_parameter_and_every_scheduler_is_shown() -> None:

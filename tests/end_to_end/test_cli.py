@@ -20,6 +20,9 @@ from farm.settings import Settings
 from producer import Farm
 from worker.tiny import write_tiny_checkpoint
 
+#: Of a job that is not done when it is looked at.
+MANY = ("--steps", "30", "--size", "128x128", "--images-per-prompt", "40")
+
 
 class EmbeddedFarm(RunningFarm):
     """A farm that `farm up` runs on a directory of its own."""
@@ -64,6 +67,15 @@ class EmbeddedFarm(RunningFarm):
 def farm(tmp_path: Path) -> Iterator[EmbeddedFarm]:
     farm = EmbeddedFarm(tmp_path)
     yield farm
+    farm.stop()
+
+
+@pytest.fixture(scope="module")
+def settled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedFarm]:
+    """A farm that is up, for tests that change nothing of it."""
+    farm = EmbeddedFarm(tmp_path_factory.mktemp("settled"))
+    with farm.up():
+        yield farm
     farm.stop()
 
 
@@ -117,7 +129,7 @@ def test_a_day_with_an_embedded_farm(farm: EmbeddedFarm, tmp_path: Path) -> None
         assert farm.command("cancel", job_id).returncode == 1
 
         # Stop in the middle of work ...
-        resumed = farm.json("submit", "--prompt", "resumed", "--steps", "30", "--images-per-prompt", "40")["id"]
+        resumed = farm.json("submit", "--prompt", "resumed", *MANY)["id"]
         wait_until(lambda: farm.job(resumed)["state"] == "running", "the job's start")
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
@@ -134,7 +146,7 @@ def test_a_day_with_an_embedded_farm(farm: EmbeddedFarm, tmp_path: Path) -> None
 
 def test_a_killed_farm_up_leaves_nothing_that_harms_the_next(farm: EmbeddedFarm) -> None:
     with farm.up() as process:
-        job_id = farm.json("submit", "--prompt", "a", "--steps", "30", "--images-per-prompt", "30")["id"]
+        job_id = farm.json("submit", "--prompt", "a", *MANY)["id"]
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         # Without their parent the parts end by themselves; the servers are taken over by the next start.
@@ -145,7 +157,7 @@ def test_a_killed_farm_up_leaves_nothing_that_harms_the_next(farm: EmbeddedFarm)
             "the orphans' end",
         )
     with farm.up():
-        assert farm.await_job(job_id)["images"]["completed"] == 30
+        assert farm.await_job(job_id)["images"]["completed"] == 40
 
 
 BAD = [
@@ -162,19 +174,18 @@ BAD = [
 ]
 
 
-def test_bad_input_gets_one_message_exit_code_2_and_no_job(farm: EmbeddedFarm, tmp_path: Path) -> None:
-    with farm.up():
-        for name, data, options, message in BAD:
-            (tmp_path / name).write_bytes(data)
-            result = farm.command("submit", tmp_path / name, *options)
-            assert result.returncode == 2, (name, result.stderr)
-            assert result.stderr.startswith("error: "), result.stderr
-            assert message in result.stderr
-            assert result.stderr.count("error:") == 1
-            assert "Traceback" not in result.stderr
-        assert farm.command("submit", tmp_path / "not-there.txt").returncode == 2
-        assert farm.command("submit").returncode == 2
-        assert farm.json("jobs") == []
+def test_bad_input_gets_one_message_exit_code_2_and_no_job(settled: EmbeddedFarm, tmp_path: Path) -> None:
+    for name, data, options, message in BAD:
+        (tmp_path / name).write_bytes(data)
+        result = settled.command("submit", tmp_path / name, *options)
+        assert result.returncode == 2, (name, result.stderr)
+        assert result.stderr.startswith("error: "), result.stderr
+        assert message in result.stderr
+        assert result.stderr.count("error:") == 1
+        assert "Traceback" not in result.stderr
+    assert settled.command("submit", tmp_path / "not-there.txt").returncode == 2
+    assert settled.command("submit").returncode == 2
+    assert settled.json("jobs") == []
 
 
 def test_help_teaches_and_loads_nothing_heavy() -> None:
@@ -222,17 +233,16 @@ def test_parts_without_services_say_what_to_set() -> None:
         assert "Traceback" not in result.stderr
 
 
-def test_a_taken_port_is_named(farm: EmbeddedFarm, tmp_path: Path) -> None:
-    with farm.up():
-        other = EmbeddedFarm(tmp_path / "other")
-        (tmp_path / "other").mkdir()
-        result = subprocess.run(
-            [sys.executable, "-m", "farm.cli", "up", "--port", farm.url.rpartition(":")[2]],
-            env=other.environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert result.returncode == 1
-        assert "choose another port" in result.stderr
-        assert httpx.get(f"{farm.url}/healthz").is_success
+def test_a_taken_port_is_named(settled: EmbeddedFarm, tmp_path: Path) -> None:
+    other = EmbeddedFarm(tmp_path / "other")
+    (tmp_path / "other").mkdir()
+    result = subprocess.run(
+        [sys.executable, "-m", "farm.cli", "up", "--port", settled.url.rpartition(":")[2]],
+        env=other.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 1
+    assert "choose another port" in result.stderr
+    assert httpx.get(f"{settled.url}/healthz").is_success

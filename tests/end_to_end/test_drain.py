@@ -57,7 +57,7 @@ def test_a_drained_worker_leaves_the_work_to_the_others(impatient: Settings, eng
         assert render(farm, engine) == {second}
         # The queues that it left must not come back with the broker's connection.
         with redis.Redis.from_url(impatient.broker_url or "") as client:
-            client.flushall()
+            client.flushdb()
             client.client_kill_filter(_type="normal", skipme=True)
         assert render(farm, engine) == {second}
 

@@ -1,5 +1,6 @@
 """`farm user` and `farm link`, on the database and over HTTP; and who may be reached by others."""
 
+import copy
 import json
 import os
 import subprocess
@@ -9,30 +10,51 @@ from pathlib import Path
 
 import httpx
 import pytest
+from conftest import Services, farm_settings
 from running import WAIT_SECONDS, RunningFarm
 
+from farm.embedded import free_port
 from farm.settings import Settings
 
 PASSWORD = "correct horse battery"
 
 
+@pytest.fixture(scope="module")
+def running(
+    services: Services, tmp_path_factory: pytest.TempPathFactory, models_directory: Path
+) -> Iterator[RunningFarm]:
+    """A farm of which the dashboard runs; each test makes users of its own."""
+    directory = tmp_path_factory.mktemp("people")
+    with farm_settings(services, directory, models_directory) as settings:
+        farm = RunningFarm(settings, directory)
+        try:
+            farm.start("dashboard")
+            farm.await_dashboard()
+            yield farm
+        finally:
+            farm.stop()
+
+
 @pytest.fixture
-def farm(settings: Settings, tmp_path: Path) -> Iterator[RunningFarm]:
-    """A farm of which nothing runs yet, and whose commands go to its database."""
-    farm = RunningFarm(settings, tmp_path)
-    farm.environment["XDG_STATE_HOME"] = str(tmp_path / "state")
-    yield farm
-    farm.stop()
+def farm(running: RunningFarm, tmp_path: Path) -> RunningFarm:
+    """The farm for one whose commands go to its database, and whose environment is their own."""
+    farm = copy.copy(running)
+    farm.environment = running.environment | {"XDG_STATE_HOME": str(tmp_path / "state")}
+    return farm
 
 
 @pytest.fixture(params=["database", "http"])
 def desk(request: pytest.FixtureRequest, farm: RunningFarm) -> RunningFarm:
-    """A farm whose users are made in its database, or over HTTP."""
-    farm.start("dashboard")
-    farm.await_dashboard()
+    """The farm for one whose users are made in its database, or over HTTP."""
     if request.param == "http":
         del farm.environment["FARM_DATABASE_URL"]
     return farm
+
+
+@pytest.fixture
+def ana(request: pytest.FixtureRequest) -> str:
+    """A name that nobody has yet."""
+    return f"ana-{request.node.callspec.id}"
 
 
 def user_command(farm: RunningFarm, *arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
@@ -52,39 +74,39 @@ def users(farm: RunningFarm) -> dict[str, dict]:
     return {user["name"]: user for user in json.loads(listed.stdout)}
 
 
-def log_in(farm: RunningFarm, password: str) -> int:
-    return httpx.post(f"{farm.url}/login", data={"name": "ana", "password": password}).status_code
+def log_in(farm: RunningFarm, name: str, password: str) -> int:
+    return httpx.post(f"{farm.url}/login", data={"name": name, "password": password}).status_code
 
 
-def test_a_life_of_a_user(desk: RunningFarm) -> None:
-    add = ["user", "add", "ana", "--role", "viewer", "--password-stdin"]
+def test_a_life_of_a_user(desk: RunningFarm, ana: str) -> None:
+    add = ["user", "add", ana, "--role", "viewer", "--password-stdin"]
     made = user_command(desk, *add, stdin=PASSWORD + "\n")
-    assert (made.returncode, made.stdout) == (0, "ana is viewer now.\n"), made.stderr
-    assert log_in(desk, PASSWORD) == 303
+    assert (made.returncode, made.stdout) == (0, f"{ana} is viewer now.\n"), made.stderr
+    assert log_in(desk, ana, PASSWORD) == 303
     taken = user_command(desk, *add, stdin=PASSWORD)
     assert taken.returncode == 2
-    assert "'ana' is taken" in taken.stderr
+    assert f"'{ana}' is taken" in taken.stderr
     assert "Nothing was changed" in taken.stderr
     # A script may say so every time.
     assert user_command(desk, *add, "--if-missing", stdin="of another user").returncode == 0
-    assert log_in(desk, PASSWORD) == 303
+    assert log_in(desk, ana, PASSWORD) == 303
 
-    assert user_command(desk, "user", "role", "ana", "operator").returncode == 0
-    assert users(desk)["ana"]["role"] == "operator"
+    assert user_command(desk, "user", "role", ana, "operator").returncode == 0
+    assert users(desk)[ana]["role"] == "operator"
     assert "operator" in user_command(desk, "user", "list").stdout
-    assert user_command(desk, "user", "password", "ana", "--password-stdin", stdin="another battery").returncode == 0
-    assert (log_in(desk, PASSWORD), log_in(desk, "another battery")) == (403, 303)
-    assert user_command(desk, "user", "disable", "ana").returncode == 0
-    assert users(desk)["ana"]["disabled"]
-    assert log_in(desk, "another battery") == 403
-    assert user_command(desk, "user", "enable", "ana").returncode == 0
-    assert log_in(desk, "another battery") == 303
+    assert user_command(desk, "user", "password", ana, "--password-stdin", stdin="another battery").returncode == 0
+    assert (log_in(desk, ana, PASSWORD), log_in(desk, ana, "another battery")) == (403, 303)
+    assert user_command(desk, "user", "disable", ana).returncode == 0
+    assert users(desk)[ana]["disabled"]
+    assert log_in(desk, ana, "another battery") == 403
+    assert user_command(desk, "user", "enable", ana).returncode == 0
+    assert log_in(desk, ana, "another battery") == 303
 
-    link = user_command(desk, "link", "ana").stdout.strip()
+    link = user_command(desk, "link", ana).stdout.strip()
     assert link.startswith(f"{desk.url}/enter/")
     with httpx.Client() as browser:
         assert browser.get(link).status_code == 303
-        assert browser.get(f"{desk.url}/api/v1/me").json()["name"] == "ana"
+        assert browser.get(f"{desk.url}/api/v1/me").json()["name"] == ana
     mine = user_command(desk, "link").stdout.strip()
     with httpx.Client() as browser:
         browser.get(mine)
@@ -95,8 +117,8 @@ def test_a_life_of_a_user(desk: RunningFarm) -> None:
     ("arguments", "status", "told"),
     [
         (["user", "role", "nobody", "viewer"], 1, "There is no user 'nobody'"),
-        (["user", "add", "ana", "--role", "king", "--password-stdin"], 2, "king"),
-        (["user", "add", "ana", "--role", "viewer", "--password-stdin"], 2, "10 to"),
+        (["user", "add", "otto", "--role", "king", "--password-stdin"], 2, "king"),
+        (["user", "add", "otto", "--role", "viewer", "--password-stdin"], 2, "10 to"),
         (["link", "nobody"], 1, "There is no user 'nobody'"),
     ],
 )
@@ -105,21 +127,19 @@ def test_mistakes_are_explained(desk: RunningFarm, arguments: list[str], status:
     assert refused.returncode == status
     assert told in refused.stderr
     assert "Traceback" not in refused.stderr
-    assert "ana" not in users(desk)
+    assert "otto" not in {user["name"] for user in desk.client.users()}
 
 
 def test_the_last_administrator_cannot_be_locked_out(desk: RunningFarm) -> None:
-    (admin,) = users(desk)
+    (admin,) = (name for name, user in users(desk).items() if user["role"] == "admin")
     refused = user_command(desk, "user", "disable", admin)
     assert refused.returncode == 2
     assert "last administrator" in refused.stderr
 
 
 def test_those_who_are_no_administrators_are_told_so(farm: RunningFarm) -> None:
-    farm.start("dashboard")
-    farm.await_dashboard()
-    user_command(farm, "user", "add", "ana", "--role", "operator", "--no-password")
-    link = user_command(farm, "link", "ana").stdout.strip()
+    user_command(farm, "user", "add", "olga", "--role", "operator", "--no-password")
+    link = user_command(farm, "link", "olga").stdout.strip()
     with httpx.Client() as browser:
         browser.get(link)
         made = browser.post(f"{farm.url}/api/v1/tokens", json={"name": "cli"})
@@ -127,12 +147,13 @@ def test_those_who_are_no_administrators_are_told_so(farm: RunningFarm) -> None:
     farm.environment["FARM_TOKEN"] = made.json()["token"]
     refused = user_command(farm, "user", "list")
     assert refused.returncode == 4
-    assert "takes the role admin, and ana is operator" in refused.stderr
+    assert "takes the role admin, and olga is operator" in refused.stderr
     assert user_command(farm, "link").returncode == 0
 
 
 def test_without_farm_and_database_it_says_what_to_do(farm: RunningFarm) -> None:
     del farm.environment["FARM_DATABASE_URL"]
+    farm.environment["FARM_URL"] = f"http://127.0.0.1:{free_port()}"
     nowhere = user_command(farm, "user", "list")
     assert nowhere.returncode == 3
     assert "No farm answers" in nowhere.stderr
@@ -154,7 +175,9 @@ def test_an_unmigrated_database_is_explained(farm: RunningFarm, services) -> Non
         services.execute("DROP DATABASE farm_bare WITH (FORCE)")
 
 
-def test_a_farm_for_others_starts_once_somebody_can_log_in(farm: RunningFarm) -> None:
+def test_a_farm_for_others_starts_once_somebody_can_log_in(settings: Settings, tmp_path: Path) -> None:
+    farm = RunningFarm(settings, tmp_path)
+    farm.environment["XDG_STATE_HOME"] = str(tmp_path / "state")
     farm.environment["FARM_HOST"] = "0.0.0.0"
     options = ["up", "--host", "0.0.0.0", "--devices", "cpu", "--pipeline", "tiny"]
     refused = user_command(farm, *options)
@@ -163,8 +186,11 @@ def test_a_farm_for_others_starts_once_somebody_can_log_in(farm: RunningFarm) ->
     assert "Traceback" not in refused.stderr
     made = user_command(farm, "user", "add", "ana", "--role", "admin", "--password-stdin", stdin=PASSWORD)
     assert made.returncode == 0, made.stderr
-    process = farm.start(*options)
-    farm.await_dashboard()
-    assert process.poll() is None
-    assert log_in(farm, PASSWORD) == 303
-    assert os.environ.get("FARM_HOST") is None
+    try:
+        process = farm.start(*options)
+        farm.await_dashboard()
+        assert process.poll() is None
+        assert log_in(farm, "ana", PASSWORD) == 303
+        assert os.environ.get("FARM_HOST") is None
+    finally:
+        farm.stop()

@@ -1,28 +1,24 @@
 """A picture can be seen while it is denoised, if somebody looks; nobody pays for it otherwise."""
 
 from io import BytesIO
-from pathlib import Path
 
 import pytest
 import redis
 from PIL import Image
-from running import running_farm, wait_until
-from sqlalchemy import Engine
+from running import RunningFarm, wait_until
 
 from dashboard.queries.previews import previewed_images
+from farm.database import open_database
 from farm.errors import NotFoundError
 from farm.progress import ProgressBoard
-from farm.settings import Settings
 
 LONG = {"steps": 1000, "images_per_prompt": 4, "batch_size": 4, "size": "256x192", "seed": 1}
 
 
-def test_a_watched_job_shows_itself_and_another_does_not(settings: Settings, engine: Engine, tmp_path: Path) -> None:
-    board = ProgressBoard(settings)
-    with (
-        running_farm(settings, tmp_path, ["--device", "cpu"]) as farm,
-        redis.Redis.from_url(settings.broker_url or "") as client,
-    ):
+def test_a_watched_job_shows_itself_and_another_does_not(shared_farm: RunningFarm) -> None:
+    farm = shared_farm
+    engine, board = open_database(farm.settings), ProgressBoard(farm.settings)
+    with redis.Redis.from_url(farm.settings.broker_url or "") as client:
 
         def step(job_id: int) -> int:
             (batch,) = [b for w in farm.workers() for b in w["batches"] if b["job_id"] == job_id] or [{"step": None}]
@@ -30,7 +26,7 @@ def test_a_watched_job_shows_itself_and_another_does_not(settings: Settings, eng
 
         unwatched = farm.client.submit(["unseen"], **LONG).id
         wait_until(lambda: step(unwatched) > 20, "steps of the job that nobody watches")
-        assert client.keys("farm:preview:*") == []
+        assert client.keys(f"farm:preview:{unwatched}:*") == []
         farm.client.job(unwatched).cancel()
 
         watched = farm.client.submit(["seen"], **LONG).id
@@ -50,3 +46,4 @@ def test_a_watched_job_shows_itself_and_another_does_not(settings: Settings, eng
         farm.client.job(watched).cancel()
         with pytest.raises(NotFoundError):
             farm.client.request("GET", f"/api/v1/jobs/{watched}/images/99/preview")
+    engine.dispose()

@@ -2,11 +2,13 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
 from celery.app.control import Control
+from conftest import Services, farm_settings
 from running import RunningFarm, running_farm, wait_until
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
@@ -21,21 +23,36 @@ from farm.storage import DirectoryStore, open_store, sha256
 
 WORKER = ["--device", "cpu"]
 #: Many steps of a tiny picture: long enough to be caught in the middle.
-SLOW = {"steps": 120, "size": "256x256", "seed": 1, "batch_size": 4}
+SLOW = {"steps": 120, "size": "128x128", "seed": 1, "batch_size": 4}
+
+
+#: A farm that soon gives up what it hears nothing of.
+IMPATIENT = {"lease_seconds": 3, "heartbeat_seconds": 0.3, "lost_message_seconds": 1}
+
+
+@pytest.fixture(scope="module")
+def farm(services: Services, tmp_path_factory: pytest.TempPathFactory, models_directory: Path) -> Iterator[RunningFarm]:
+    """One farm for all mishaps: it has to be whole again after each."""
+    directory = tmp_path_factory.mktemp("faults")
+    with (
+        farm_settings(services, directory, models_directory) as settings,
+        running_farm(settings.model_copy(update=IMPATIENT), directory, WORKER) as farm,
+    ):
+        yield farm
 
 
 @pytest.fixture
-def impatient(settings: Settings) -> Settings:
-    return Settings(
-        **settings.model_dump(exclude_unset=True), lease_seconds=3, heartbeat_seconds=0.3, lost_message_seconds=1
-    )
+def engine(farm: RunningFarm) -> Iterator[Engine]:
+    engine = open_database(farm.settings)
+    yield engine
+    engine.dispose()
 
 
-def rendering(farm: RunningFarm, stage: Stage) -> dict | None:
-    """The worker that is in the middle of denoising a batch of this stage."""
+def rendering(farm: RunningFarm, job_id: int, stage: Stage) -> dict | None:
+    """The worker that is in the middle of denoising a batch of the job in this stage."""
     for worker in farm.workers():
         for batch in worker["batches"]:
-            if batch["stage"] == stage and batch["step"]:
+            if (batch["job_id"], batch["stage"]) == (job_id, stage) and batch["step"]:
                 return worker
     return None
 
@@ -57,16 +74,13 @@ def assert_every_image_exactly_once(settings: Settings, job: dict, expected: int
 
 
 @pytest.mark.parametrize("stage", [Stage.BASE, Stage.REFINER])
-def test_a_worker_killed_in_the_middle_of_a_batch(
-    impatient: Settings, engine: Engine, tmp_path: Path, stage: Stage
-) -> None:
+def test_a_worker_killed_in_the_middle_of_a_batch(farm: RunningFarm, engine: Engine, stage: Stage) -> None:
     split = 0.9 if stage is Stage.BASE else 0.1
-    with running_farm(impatient, tmp_path, WORKER) as farm:
-        job_id = farm.client.submit([f"p{n}" for n in range(8)], **SLOW, refiner_split=split).id
-        worker = wait_until(lambda: rendering(farm, stage), f"a batch in its {stage} stage")
-        killed = [batch["id"] for batch in worker["batches"]]
-        os.kill(worker["process_id"], signal.SIGKILL)
-        assert_every_image_exactly_once(impatient, farm.await_job(job_id), 8)
+    job_id = farm.client.submit([f"p{n}" for n in range(8)], **SLOW, refiner_split=split).id
+    worker = wait_until(lambda: rendering(farm, job_id, stage), f"a batch in its {stage} stage")
+    killed = [batch["id"] for batch in worker["batches"]]
+    os.kill(worker["process_id"], signal.SIGKILL)
+    assert_every_image_exactly_once(farm.settings, farm.await_job(job_id), 8)
     with Session(engine) as session:
         for batch in session.scalars(select(Batch).where(Batch.id.in_(killed))):
             assert batch.state is BatchState.COMPLETED
@@ -74,62 +88,58 @@ def test_a_worker_killed_in_the_middle_of_a_batch(
             assert batch.worker_id != worker["id"]
 
 
-def test_a_flushed_broker_with_work_of_both_classes_in_it(impatient: Settings, engine: Engine, tmp_path: Path) -> None:
-    with running_farm(impatient, tmp_path, WORKER) as farm:
-        bulk = farm.client.submit([f"p{n}" for n in range(24)], **{**SLOW, "steps": 40}).id
-        wait_until(lambda: rendering(farm, Stage.BASE), "a batch at work")
-        interactive = farm.client.submit(
-            ["a", "b", "c"], **{**SLOW, "steps": 4, "batch_size": 1, "priority": INTERACTIVE_PRIORITY}
-        ).id
-        app = make_celery(impatient)
-        for is_interactive in (True, False):
-            wait_until(
-                lambda chosen=is_interactive: waiting_messages(app, "tiny.base", interactive=chosen),
-                "messages of both classes in the broker",
-            )
-        app.close()
-        with redis.Redis.from_url(impatient.broker_url or "") as client:
-            client.flushall()
-        assert_every_image_exactly_once(impatient, farm.await_job(interactive), 3)
-        assert_every_image_exactly_once(impatient, farm.await_job(bulk), 24)
+def test_a_flushed_broker_with_work_of_both_classes_in_it(farm: RunningFarm, engine: Engine) -> None:
+    bulk = farm.client.submit([f"p{n}" for n in range(24)], **{**SLOW, "steps": 40}).id
+    wait_until(lambda: rendering(farm, bulk, Stage.BASE), "a batch at work")
+    interactive = farm.client.submit(
+        ["a", "b", "c"], **{**SLOW, "steps": 4, "batch_size": 1, "priority": INTERACTIVE_PRIORITY}
+    ).id
+    app = make_celery(farm.settings)
+    for is_interactive in (True, False):
+        wait_until(
+            lambda chosen=is_interactive: waiting_messages(app, "tiny.base", interactive=chosen),
+            "messages of both classes in the broker",
+        )
+    app.close()
+    with redis.Redis.from_url(farm.settings.broker_url or "") as client:
+        client.flushdb()
+    assert_every_image_exactly_once(farm.settings, farm.await_job(interactive), 3)
+    assert_every_image_exactly_once(farm.settings, farm.await_job(bulk), 24)
     with Session(engine) as session:
         for job_id in (interactive, bulk):
             assert session.scalar(select(func.max(Batch.attempt)).where(Batch.job_id == job_id)) >= 2
 
 
-def test_workers_answer_while_they_render_and_cancel_stops_them(
-    impatient: Settings, engine: Engine, tmp_path: Path
-) -> None:
-    with running_farm(impatient, tmp_path, WORKER) as farm:
-        job_id = farm.client.submit(["a very long job"], **SLOW | {"steps": 1000}).id
-        wait_until(lambda: rendering(farm, Stage.BASE), "a batch at work")
-        app = make_celery(impatient)
-        answers = Control(app).ping(timeout=2)
-        assert [list(answer.values()) for answer in answers] == [[{"ok": "pong"}]]
-        app.close()
+def test_workers_answer_while_they_render_and_cancel_stops_them(farm: RunningFarm, engine: Engine) -> None:
+    job_id = farm.client.submit(["a very long job"], **SLOW | {"steps": 1000, "size": "256x256"}).id
+    wait_until(lambda: rendering(farm, job_id, Stage.BASE), "a batch at work")
+    app = make_celery(farm.settings)
+    answers = Control(app).ping(timeout=2)
+    assert [list(answer.values()) for answer in answers] == [[{"ok": "pong"}]]
+    app.close()
 
-        farm.client.job(job_id).cancel()
-        next_id = farm.client.submit(["next"], steps=4, seed=1).id
-        # The device would be busy for minutes if the first job were rendered on.
-        assert farm.await_job(next_id, seconds=30)["state"] == "completed"
-        job = farm.job(job_id)
-        assert (job["state"], job["images"]["cancelled"]) == ("cancelled", 1)
+    farm.client.job(job_id).cancel()
+    next_id = farm.client.submit(["next"], steps=4, seed=1).id
+    # The device would be busy for minutes if the first job were rendered on.
+    assert farm.await_job(next_id, seconds=30)["state"] == "completed"
+    job = farm.job(job_id)
+    assert (job["state"], job["images"]["cancelled"]) == ("cancelled", 1)
     with Session(engine) as session:
         assert session.scalars(select(Image.state).where(Image.job_id == job_id)).one() is ImageState.CANCELLED
 
 
-def test_a_standby_producer_takes_over(impatient: Settings, tmp_path: Path) -> None:
-    with running_farm(impatient, tmp_path, WORKER) as farm:
-        leader = farm.processes[0]
-        farm.start("producer")
-        leader.kill()
-        leader.wait()
-        job_id = farm.client.submit(["a"], steps=4).id
-        assert farm.await_job(job_id)["state"] == "completed"
+def test_a_standby_producer_takes_over(farm: RunningFarm) -> None:
+    leader = farm.processes[0]
+    farm.start("producer")
+    leader.kill()
+    leader.wait()
+    job_id = farm.client.submit(["a"], steps=4).id
+    assert farm.await_job(job_id)["state"] == "completed"
 
 
-def test_missing_latents_are_rendered_again(impatient: Settings, tmp_path: Path) -> None:
+def test_missing_latents_are_rendered_again(settings: Settings, tmp_path: Path) -> None:
     # Only the base works at first, so that the latents can be taken away before the refiner comes.
+    impatient = settings.model_copy(update=IMPATIENT)
     with running_farm(impatient, tmp_path, [*WORKER, "--stage", "base"]) as farm:
         job_id = farm.client.submit(["a", "b"], steps=6, seed=1).id
         objects = open_store(impatient)
