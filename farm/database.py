@@ -1,7 +1,11 @@
 """Connections to Postgres."""
 
-from sqlalchemy import Connection, Engine, create_engine, text
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, func, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.sql.elements import ColumnElement
 
 from farm.errors import ConfigurationError
 from farm.settings import Settings
@@ -45,3 +49,8 @@ def open_database(settings: Settings, pool_size: int = 5) -> Engine:
 def wake_producer(connection: Connection) -> None:
     """Let the producer service look for work as soon as this transaction commits."""
     connection.execute(text(f"NOTIFY {NOTIFY_CHANNEL}"))
+
+
+def seconds_from_now(seconds: float) -> ColumnElement[Any]:
+    """A time by the database's clock, the only one that all parts share."""
+    return func.now() + timedelta(seconds=seconds)

@@ -7,24 +7,25 @@ from functools import cached_property
 from itertools import islice
 from typing import Annotated, Any, NamedTuple, cast
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import TypeAdapter, ValidationError
 
-from farm.catalog import Catalog, Entries, Pipeline
-from farm.errors import MAX_PROBLEMS_SHOWN, InvalidSubmissionError, NotFoundError, Problem
+from farm.catalog import Catalog, Pipeline
+from farm.combinations import CombinationError
+from farm.errors import InvalidSubmissionError, NotFoundError, Problem
 from farm.spec import (
     INPUT_FIELDS,
     INPUT_REF,
     MAX_IMAGES,
     MAX_SEED,
     ROW_FIELDS,
-    CombinationError,
     ImageParameters,
     JobSpec,
     SharedParameters,
     listed,
 )
 from producer.intake import ALIASES, Intake, Row, canonical, suggestion
+from producer.limits import limit_problems
+from producer.problems import Problems, problem_of
 from producer.sweeps import cells, read_sweep
 from producer.templates import TemplateError, Templates
 
@@ -179,7 +180,7 @@ class Expansion:
         """
         known = len(rows) if isinstance(rows, Sequence) and self.spec.templates == "none" else 0
         self._check_count(known * self.spec.images_per_prompt, exact=True)
-        found, said_by_rows = _Problems(), set(self.spec.sweep)
+        found, said_by_rows = Problems(), set(self.spec.sweep)
         expanded = enumerate(_with_templates(self.spec, self.seed, rows, self._find_words, found, self._max_images))
         count = 0
         # In portions, so that the pictures that rows name are looked up together.
@@ -205,7 +206,7 @@ class Expansion:
         if not count:
             raise InvalidSubmissionError([Problem("prompt", "there is none; write at least one")])
 
-    def _resolved(self, row: Row, found: "_Problems") -> dict[str, Any] | None:
+    def _resolved(self, row: Row, found: "Problems") -> dict[str, Any] | None:
         """The row's values with content in place of names; None if it has problems, which are then among ``found``."""
         if row.problems:
             found.add(*row.problems)
@@ -258,8 +259,8 @@ class Expansion:
         try:
             parameters = ImageParameters.model_validate(merged)
         except ValidationError as error:
-            raise InvalidSubmissionError([_problem(details, row.line) for details in error.errors()]) from None
-        if beyond := _limits(parameters, self._catalog, self.pipeline, row.line):
+            raise InvalidSubmissionError([problem_of(details, row.line) for details in error.errors()]) from None
+        if beyond := limit_problems(parameters, self._catalog, self.pipeline, row.line):
             raise InvalidSubmissionError(beyond)
         return Shape(parameters)
 
@@ -278,32 +279,12 @@ class Expansion:
         try:
             image = ImageParameters.model_validate({**self._defaults, "prompt": "any", "seed": 0})
         except ValidationError as error:
-            return [_problem(details, None) for details in error.errors()]
-        return _limits(image, self._catalog, self.pipeline, None)
-
-
-class _Problems:
-    """The first problems of a submission, and how many there are."""
-
-    def __init__(self) -> None:
-        self._first: dict[Problem, None] = {}
-        self.total = 0
-
-    def add(self, *problems: Problem) -> None:
-        for problem in problems:
-            if problem in self._first:
-                continue
-            self.total += 1
-            if len(self._first) < MAX_PROBLEMS_SHOWN:
-                self._first[problem] = None
-
-    def error(self) -> InvalidSubmissionError:
-        first = sorted(self._first, key=lambda problem: problem.line or 0)
-        return InvalidSubmissionError(first, self.total)
+            return [problem_of(details, None) for details in error.errors()]
+        return limit_problems(image, self._catalog, self.pipeline, None)
 
 
 def _with_templates(
-    spec: JobSpec, seed: int, rows: Iterable[Row], find_words: FindWords, found: _Problems, max_prompts: int
+    spec: JobSpec, seed: int, rows: Iterable[Row], find_words: FindWords, found: Problems, max_prompts: int
 ) -> Iterator[Row]:
     """The rows, each once for every prompt that it stands for."""
     if spec.templates == "none":
@@ -346,7 +327,7 @@ def _read_spec(fields: Mapping[str, Any]) -> tuple[JobSpec, dict[str, Any]]:
         job = {name: value for name, value in values.items() if name in JobSpec.model_fields}
         spec = JobSpec.model_validate(job)
     except ValidationError as error:
-        raise InvalidSubmissionError([_problem(details, None) for details in error.errors()]) from None
+        raise InvalidSubmissionError([problem_of(details, None) for details in error.errors()]) from None
     except CombinationError as error:
         raise InvalidSubmissionError([Problem(error.field, str(error))]) from None
     given, problems = {}, []
@@ -357,7 +338,7 @@ def _read_spec(fields: Mapping[str, Any]) -> tuple[JobSpec, dict[str, Any]]:
             try:
                 given[name] = _FIELDS[name].dump_python(_FIELDS[name].validate_python(value), mode="json")
             except ValidationError as error:
-                problems += [_problem(details, None, name) for details in error.errors()]
+                problems += [problem_of(details, None, name) for details in error.errors()]
     if problems:
         raise InvalidSubmissionError(problems)
     return spec, given
@@ -441,72 +422,3 @@ class _Inputs:
                 if ref not in sizes:
                     return field, f"{ref} is not in the store; upload it first"
         return None
-
-
-def _limits(image: ImageParameters, catalog: Catalog, pipeline: Pipeline, line: int | None) -> list[Problem]:
-    """What the parameters allow but this farm or this pipeline does not."""
-    problems = []
-    if image.width > pipeline.max_width:
-        problems.append(Problem("width", f"{image.width} exceeds the {pipeline.max_width} of {pipeline.name}", line))
-    if image.height > pipeline.max_height:
-        problems.append(Problem("height", f"{image.height} exceeds the {pipeline.max_height} of {pipeline.name}", line))
-    for name in ("num_inference_steps", "guidance_scale"):
-        limit = getattr(pipeline, f"max_{name}")
-        if getattr(image, name) > limit:
-            problems.append(Problem(name, f"{getattr(image, name)} exceeds the {limit} of {pipeline.name}", line))
-    if image.refined and pipeline.refiner is None:
-        field = "refiner_split" if image.refiner_split is not None else "refiner_strength"
-        problems.append(Problem(field, f"{pipeline.name} has no refiner; leave it out", line))
-    problems += [Problem(field, message, line) for field, message in _adapter_problems(image, catalog, pipeline)]
-    return problems
-
-
-def _adapter_problems(image: ImageParameters, catalog: Catalog, pipeline: Pipeline) -> Iterator[tuple[str, str]]:
-    """Adapters that the catalog does not hold, or that were made for other pipelines."""
-    named: list[tuple[str, Entries[Any], Sequence[str]]] = [
-        ("loras", catalog.loras, [lora.name for lora in image.loras]),
-        ("textual_inversions", catalog.textual_inversions, image.textual_inversions),
-        ("controlnet", catalog.controlnets, image.controlnet),
-        ("ip_adapter", catalog.ip_adapters, [image.ip_adapter] if image.ip_adapter else []),
-    ]
-    for field, entries, names in named:
-        for name in names:
-            try:
-                entry = entries.get(name)
-            except NotFoundError as error:
-                yield field, str(error)
-                continue
-            if not entry.fits(pipeline.name):
-                yield field, f"{name} was made for {', '.join(entry.pipelines)}, not for {pipeline.name}; leave it out"
-
-
-#: What pydantic says in the words of programmers.
-_PLAIN_WORDS = {
-    "int_parsing": "write a whole number",
-    "int_from_float": "write a whole number",
-    "int_type": "write a whole number",
-    "float_parsing": "write a number",
-    "float_type": "write a number",
-    "bool_parsing": "write true or false",
-}
-
-
-def _problem(details: ErrorDetails, line: int | None, name: str | None = None) -> Problem:
-    """A validation error, of the field ``name`` or of the whole, in words for the person who reads it."""
-    given, kind, context = details["input"], details["type"], details.get("ctx", {})
-    error = context.get("error")
-    if name is None:
-        name = error.field if isinstance(error, CombinationError) else str(details["loc"][0])
-    if kind == "value_error":
-        message = str(error)
-    elif kind == "extra_forbidden":
-        message = f"has no {details['loc'][-1]!r}"
-    elif kind == "string_too_long":
-        message = f"has {len(given):,} characters; at most {context['max_length']:,} are taken"
-    elif isinstance(given, BaseModel | dict | list):
-        message = f"{details['msg'][0].lower()}{details['msg'][1:]}"
-    else:
-        told = _PLAIN_WORDS.get(kind) or f"{details['msg'][0].lower()}{details['msg'][1:]}"
-        shown = repr(given) if len(repr(given)) <= 40 else f"{repr(given)[:40]}..."
-        message = f"{shown} is not possible: {told}"
-    return Problem(name, message, line)

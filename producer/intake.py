@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import PurePath
 from typing import Any
 
+from farm.combinations import CombinationError
 from farm.errors import InvalidSubmissionError, Problem
-from farm.spec import ROW_FIELDS, CombinationError, ImageParameters
+from farm.spec import ROW_FIELDS, ImageParameters
 from producer.tables import TABLES, Cells, decode, numbered_lines, read_cells, refusal
 
 FORMATS = ("txt", "csv", "tsv", "jsonl", "xlsx")

@@ -7,7 +7,8 @@ from decimal import Decimal, InvalidOperation
 from itertools import product
 from typing import Any
 
-from farm.spec import ROW_FIELDS, CombinationError, listed
+from farm.combinations import CombinationError
+from farm.spec import ROW_FIELDS, listed
 from producer.intake import ALIASES, canonical, suggestion
 
 MAX_AXES = 6

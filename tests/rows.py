@@ -6,9 +6,10 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from farm.catalog import Catalog
+from farm.claims import Claim, claim
 from farm.models import Batch, Image, Job
 from farm.states import ImageState, Stage
-from farm.transitions import Claim, FinishedPicture, claim, queue_ready_batches
+from farm.transitions import FinishedPicture, queue_ready_batches
 from producer.intake import Intake, Row
 from producer.submit import submit_job
 

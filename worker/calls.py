@@ -10,11 +10,11 @@ from itertools import chain
 import torch
 from sqlalchemy.exc import SQLAlchemyError
 
+from farm.claims import Claim, claim_companions
 from farm.progress import Progress
 from farm.spec import ImageParameters
 from farm.states import Stage
 from farm.storage import get_verified
-from farm.transitions import Claim, claim_companions
 from worker import latents, stages
 from worker.company import Accompany, Company
 from worker.inputs import Inputs

@@ -6,7 +6,7 @@ from concurrent.futures import CancelledError, Executor, Future
 from types import TracebackType
 from typing import Generic, TypeVar
 
-from farm.transitions import Claim
+from farm.claims import Claim
 
 Member = TypeVar("Member")
 Join = Callable[[Member], None]

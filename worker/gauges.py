@@ -11,7 +11,7 @@ import psutil
 import pynvml
 import torch
 
-from farm.transitions import Vitals
+from farm.claims import Vitals
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from farm.claims import Claim, Vitals, Wish, renew
 from farm.errors import RenderInterrupted
 from farm.settings import Settings
-from farm.transitions import Claim, Vitals, Wish, renew
 
 logger = logging.getLogger(__name__)
 

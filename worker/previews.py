@@ -13,8 +13,8 @@ import redis
 import torch
 from PIL import Image
 
+from farm.claims import Claim
 from farm.progress import Progress, ProgressBoard
-from farm.transitions import Claim
 from worker.pictures import preview
 
 logger = logging.getLogger(__name__)

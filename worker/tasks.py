@@ -14,11 +14,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from farm import keys
 from farm.broker import TASK_NAMES, ring
+from farm.claims import Claim, claim
 from farm.errors import ObjectCorruptError, ObjectMissingError, RenderInterrupted, StoreError
 from farm.formats import format_of
 from farm.states import Stage
 from farm.storage import sha256
-from farm.transitions import Claim, FinishedPicture, claim, fail_attempt, finish_base, finish_batch, hand_back
+from farm.transitions import FinishedPicture, fail_attempt, finish_base, finish_batch, hand_back
 from worker import encode, latents
 from worker.calls import Member, prepare, render, render_with_companions
 from worker.company import Join

@@ -5,8 +5,9 @@ from typing import Any
 
 from diffusers.utils import is_invisible_watermark_available
 
+from farm.combinations import MIN_WATERMARK_PIXELS
 from farm.errors import FarmError
-from farm.spec import MIN_WATERMARK_PIXELS, SharedParameters
+from farm.spec import SharedParameters
 
 
 class WatermarkMissingError(FarmError):

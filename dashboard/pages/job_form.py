@@ -9,8 +9,9 @@ from flask import request
 from dashboard.api.submission import read_columns
 from dashboard.context import context
 from dashboard.pages import parameters
+from farm.combinations import CombinationError
 from farm.errors import InvalidSubmissionError, Problem
-from farm.spec import INPUT_FIELDS, CombinationError
+from farm.spec import INPUT_FIELDS
 from farm.storage import sha256
 from producer.inputs import accept_input
 from producer.intake import FORMATS

@@ -13,7 +13,7 @@ from visit import SIZES, visit
 
 from dashboard.app import create_app
 from dashboard.context import EXTENSION
-from farm import people, transitions
+from farm import claims, people, transitions
 from farm.database import open_database
 from farm.roles import Role
 from farm.states import Stage
@@ -68,7 +68,7 @@ def fail_one(farm: RunningFarm) -> int:
     job_id: int = farm.client.submit(["cursed"], pipeline="sdxl-1.0").id
     engine = open_database(farm.settings)
     (sent,) = transitions.queue_ready_batches(engine, job_id, Stage.BASE, 1)
-    held = transitions.claim(engine, sent.batch_id, sent.attempt, Stage.BASE, "w", 30)
+    held = claims.claim(engine, sent.batch_id, sent.attempt, Stage.BASE, "w", 30)
     assert held is not None
     transitions.fail_attempt(engine, held.batch_id, held.attempt, "out of memory", max_failures=1)
     engine.dispose()

@@ -14,13 +14,14 @@ from sqlalchemy.orm import Session
 
 from dashboard.app import create_app
 from dashboard.context import EXTENSION
-from farm import keys, people, transitions
+from farm import claims, keys, people, transitions
 from farm.catalog import Catalog
+from farm.claims import Claim, claim
 from farm.models import Base, Worker
 from farm.settings import Settings
 from farm.states import Stage
 from farm.storage import ObjectStore, open_store, sha256
-from farm.transitions import Claim, FinishedPicture, claim, finish_batch, queue_ready_batches
+from farm.transitions import FinishedPicture, finish_batch, queue_ready_batches
 from producer.intake import Intake, Row
 from producer.submit import submit_job
 
@@ -49,7 +50,7 @@ class MiniFarm:
 
     def start(self, job_id: int, stage: Stage = Stage.BASE, worker_id: str = "w") -> Claim:
         (sent,) = transitions.queue_ready_batches(self.engine, job_id, stage, 1)
-        held = transitions.claim(self.engine, sent.batch_id, sent.attempt, stage, worker_id, LEASE)
+        held = claims.claim(self.engine, sent.batch_id, sent.attempt, stage, worker_id, LEASE)
         assert held is not None
         return held
 

@@ -9,11 +9,12 @@ from sqlalchemy import Engine, func, select
 
 from dashboard.app import create_app
 from dashboard.context import EXTENSION
+from farm.claims import claim
 from farm.models import Batch, Job, Worker
 from farm.models import Image as ImageRow
 from farm.settings import Settings
 from farm.states import Stage
-from farm.transitions import claim, fail_attempt, queue_ready_batches, register_worker
+from farm.transitions import fail_attempt, queue_ready_batches, register_worker
 
 SPEC = {"refiner_split": None, "batch_size": 2, "seed": 5}
 

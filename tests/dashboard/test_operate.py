@@ -10,13 +10,14 @@ from sqlalchemy import Engine, event, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from farm import people
+from farm.claims import Vitals, renew
 from farm.control import pause_job
 from farm.models import Activity, Batch, Job, QueueMinute, RenderMinute, Worker
 from farm.progress import ProgressBoard
 from farm.roles import Role
 from farm.settings import Settings
 from farm.states import Stage
-from farm.transitions import Vitals, finish_base, renew
+from farm.transitions import finish_base
 from producer.minutes import record_queues
 
 GIB = 2**30

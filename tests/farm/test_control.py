@@ -4,9 +4,10 @@ import pytest
 from rows import LEASE, batch, image_states, job, pictures_of, start, submit
 from sqlalchemy import Engine
 
+from farm.claims import claim
 from farm.control import cancel_job, change_job, pause_job, resume_job, retry_failed
 from farm.states import BatchState, ImageState, JobState, Stage
-from farm.transitions import claim, fail_attempt, finish_base, finish_batch, queue_ready_batches
+from farm.transitions import fail_attempt, finish_base, finish_batch, queue_ready_batches
 from producer.dispatch import QueueLoad, _job_loads
 
 BASE = QueueLoad("tiny", Stage.BASE, interactive=False, workers=1, queued=0)

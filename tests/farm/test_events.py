@@ -6,6 +6,7 @@ from datetime import timedelta
 from rows import pictures_of, start, submit
 from sqlalchemy import Engine, func, update
 
+from farm.claims import claim
 from farm.control import cancel_job, change_job, delete_job, pause_job, resume_job, retry_failed
 from farm.events import (
     KEPT_DAYS,
@@ -19,7 +20,7 @@ from farm.events import (
 )
 from farm.models import Event
 from farm.states import Stage
-from farm.transitions import claim, fail_attempt, finish_base, finish_batch, hand_back
+from farm.transitions import fail_attempt, finish_base, finish_batch, hand_back
 
 
 def told(engine: Engine, job_id: int, after: int = 0) -> list[tuple[str, int | None]]:

@@ -5,12 +5,13 @@ from rows import LEASE, pictures_of, start, submit
 from sqlalchemy import Engine, select, update
 from sqlalchemy.orm import Session
 
+from farm.claims import claim
 from farm.minutes import megapixel_steps, stage_steps
 from farm.models import Batch, RenderMinute
 from farm.settings import Settings
 from farm.spec import SharedParameters
 from farm.states import Stage
-from farm.transitions import claim, fail_attempt, finish_base, finish_batch
+from farm.transitions import fail_attempt, finish_base, finish_batch
 from producer.recovery import recover_expired_leases
 
 MINIMAL = {"pipeline": "tiny", "width": 1024, "height": 512, "num_inference_steps": 20, "guidance_scale": 5}

@@ -8,22 +8,18 @@ from sqlalchemy import Engine, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from farm.claims import Claim, Wish, claim, claim_companions, renew
 from farm.control import cancel_job, pause_job
 from farm.models import Batch, Image, Job
 from farm.spec import INTERACTIVE_PRIORITY
 from farm.states import BatchState, ImageState, JobState, Stage
 from farm.transitions import (
-    Claim,
     FailureOutcome,
-    Wish,
-    claim,
-    claim_companions,
     fail_attempt,
     finish_base,
     finish_batch,
     hand_back,
     queue_ready_batches,
-    renew,
     return_lost_messages,
 )
 

@@ -7,6 +7,7 @@ from rows import image_states, pictures_of, start, submit
 from sqlalchemy import Engine, func, select, update
 from sqlalchemy.orm import Session
 
+from farm.claims import claim
 from farm.control import cancel_job, delete_job
 from farm.errors import ObjectMissingError, StoreError
 from farm.keys import image_key, latents_key, thumbnail_key
@@ -14,7 +15,7 @@ from farm.models import Batch, DoomedObject, IdempotencyKey, Image, TokenDay
 from farm.settings import Settings
 from farm.states import Stage
 from farm.storage import ObjectStore, open_store
-from farm.transitions import FinishedPicture, claim, finish_base, finish_batch
+from farm.transitions import FinishedPicture, finish_base, finish_batch
 from producer import janitor
 from producer.janitor import forget_old_keys, remove_doomed_objects
 

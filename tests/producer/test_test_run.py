@@ -4,11 +4,12 @@ import pytest
 from sqlalchemy import Engine, func, select
 
 from farm.catalog import Catalog
+from farm.claims import claim
 from farm.control import cancel_job, resume_job
 from farm.errors import InvalidSubmissionError
 from farm.models import Batch, Image, Job
 from farm.states import BatchState, JobState, Stage
-from farm.transitions import claim, fail_attempt, queue_ready_batches
+from farm.transitions import fail_attempt, queue_ready_batches
 from producer.intake import Intake, Row
 from producer.submit import Receipt, submit_job
 

@@ -7,13 +7,14 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from farm.catalog import Catalog
+from farm.claims import Claim, claim
 from farm.control import cancel_job
 from farm.database import open_database
 from farm.errors import RenderInterrupted
 from farm.models import Batch
 from farm.settings import Settings
 from farm.states import Stage
-from farm.transitions import Claim, claim, fail_attempt, queue_ready_batches
+from farm.transitions import fail_attempt, queue_ready_batches
 from producer.intake import Intake, Row
 from producer.submit import submit_job
 from worker.lease import LeaseKeeper

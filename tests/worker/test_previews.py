@@ -8,10 +8,10 @@ import torch
 from conformance.cases import parameters, quiet
 from PIL import Image
 
+from farm.claims import Claim
 from farm.progress import Progress, ProgressBoard
 from farm.settings import Settings
 from farm.states import Stage
-from farm.transitions import Claim
 from worker import stages
 from worker.pipelines import LoadedPipeline
 from worker.previews import MAX_EDGE, PREVIEW_SECONDS, Reporter, Seen, previews

@@ -1,21 +1,16 @@
-"""The tables. Postgres holds the invariants: what a state implies is a CHECK, not a habit."""
+"""Jobs, their batches and images; what goes into them, and who renders them."""
 
-from datetime import date, datetime
-from enum import StrEnum
-from typing import Any, ClassVar
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Computed,
-    Date,
-    DateTime,
-    Enum,
     ForeignKey,
     Identity,
     Index,
     Integer,
-    MetaData,
     SmallInteger,
     Text,
     UniqueConstraint,
@@ -23,43 +18,14 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.dialects.postgresql import ARRAY, TSVECTOR
+from sqlalchemy.orm import Mapped, mapped_column
 
-from farm.roles import Role
-from farm.states import BatchState, DeliveryState, ImageState, JobState, Stage
+from farm.models.base import Base
+from farm.states import BatchState, ImageState, JobState, Stage
 
 #: Tags of one image.
 MAX_TAGS = 20
-
-
-def _enum(states: type[StrEnum], name: str) -> Enum:
-    return Enum(states, name=name, values_callable=lambda members: [member.value for member in members])
-
-
-class Base(DeclarativeBase):
-    """Declarative base; the naming convention gives constraints the same name in models and migrations."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map: ClassVar[dict[Any, Any]] = {
-        datetime: DateTime(timezone=True),
-        str: Text,
-        dict[str, Any]: JSONB,
-        JobState: _enum(JobState, "job_state"),
-        BatchState: _enum(BatchState, "batch_state"),
-        ImageState: _enum(ImageState, "image_state"),
-        DeliveryState: _enum(DeliveryState, "delivery_state"),
-        Stage: _enum(Stage, "stage"),
-        Role: _enum(Role, "role"),
-    }
 
 
 class Job(Base):
@@ -228,6 +194,21 @@ class WordList(Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class Preset(Base):
+    """Fields of a job under a name, to be submitted again and again."""
+
+    __tablename__ = "presets"
+    __table_args__ = (UniqueConstraint("owner", "name"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    owner: Mapped[str]
+    name: Mapped[str]
+    shared: Mapped[bool] = mapped_column(server_default=false())
+    """Whether everybody sees it."""
+    fields: Mapped[dict[str, Any]]
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class Worker(Base):
     """One process on one device, as it last reported itself."""
 
@@ -297,228 +278,3 @@ class QueueMinute(Base):
     running: Mapped[int] = mapped_column(Integer)
     oldest_seconds: Mapped[float]
     """Age of the batch that waits longest."""
-
-
-class User(Base):
-    """Somebody who may log in."""
-
-    __tablename__ = "users"
-    __table_args__ = (CheckConstraint("name <> ''", "named"),)
-
-    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
-    name: Mapped[str] = mapped_column(unique=True)
-    password_hash: Mapped[str | None]
-    """argon2id; without one, the user enters by a one-time link."""
-    role: Mapped[Role]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    disabled_at: Mapped[datetime | None]
-
-
-class LoginSession(Base):
-    """A browser that is logged in; known by the hash of what its cookie holds."""
-
-    __tablename__ = "sessions"
-    __table_args__ = (Index("ix_sessions_user_id", "user_id"),)
-
-    token_sha256: Mapped[str] = mapped_column(primary_key=True)
-    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    expires_at: Mapped[datetime]
-
-
-class LoginLink(Base):
-    """A link that logs in once; known by the hash of its secret."""
-
-    __tablename__ = "login_links"
-
-    token_sha256: Mapped[str] = mapped_column(primary_key=True)
-    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
-    expires_at: Mapped[datetime]
-
-
-class ApiToken(Base):
-    """What a program shows to act for a user; known by its hash, shown once."""
-
-    __tablename__ = "api_tokens"
-    __table_args__ = (Index("ix_api_tokens_user_id", "user_id"),)
-
-    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
-    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
-    name: Mapped[str]
-    token_sha256: Mapped[str] = mapped_column(unique=True)
-    hint: Mapped[str]
-    """Its first characters, by which its owner knows it again."""
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    last_used_at: Mapped[datetime | None]
-    expires_at: Mapped[datetime | None]
-    scopes: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
-    """``farm.scopes.Scope``: what it lets in to; NULL is all that its user may do."""
-    requests_per_minute: Mapped[int | None] = mapped_column(Integer)
-    """This, and the three below: NULL is what the settings say."""
-    images_per_day: Mapped[int | None] = mapped_column(Integer)
-    concurrent_images: Mapped[int | None] = mapped_column(Integer)
-    largest_job: Mapped[int | None] = mapped_column(Integer)
-
-
-class TokenDay(Base):
-    """How many images were submitted with a token on one day (UTC). Deleting jobs gives nothing back."""
-
-    __tablename__ = "token_days"
-
-    token_id: Mapped[int] = mapped_column(ForeignKey("api_tokens.id", ondelete="CASCADE"), primary_key=True)
-    day: Mapped[date] = mapped_column(Date, primary_key=True)
-    images: Mapped[int] = mapped_column(BigInteger)
-
-
-class IdempotencyKey(Base):
-    """A submission that its sender may repeat: who says the same again under the same key gets the same receipt."""
-
-    __tablename__ = "idempotency_keys"
-
-    owner: Mapped[str] = mapped_column(primary_key=True)
-    key: Mapped[str] = mapped_column(primary_key=True)
-    request_sha256: Mapped[str]
-    receipt: Mapped[dict[str, Any]]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-
-
-class DoomedObject(Base):
-    """An object of a deleted job, which the producer service will remove from the store."""
-
-    __tablename__ = "doomed_objects"
-
-    key: Mapped[str] = mapped_column(primary_key=True)
-    not_before: Mapped[datetime]
-    """A worker that still renders what was cancelled may write it until then."""
-
-
-class Secret(Base):
-    """What the farm's processes sign with; made by the first that needs it."""
-
-    __tablename__ = "secrets"
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-    value: Mapped[str]
-
-
-class Event(Base):
-    """Something that happened to a job or an image: written in the transaction that makes it so (``farm.events``)."""
-
-    __tablename__ = "events"
-    __table_args__ = (
-        Index("ix_events_job_id", "job_id", "id"),
-        Index("ix_events_transaction", "transaction", "id"),
-        Index("ix_events_at", "at"),
-    )
-
-    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
-    """Rises from event to event of one job: they are written with the job's row locked."""
-    transaction: Mapped[int] = mapped_column(BigInteger, server_default=text("(pg_current_xact_id()::text)::bigint"))
-    """The farm's events in an order that readers can resume: numbers of ``id`` may show up late, transactions that
-    are older than all that still run cannot."""
-    at: Mapped[datetime] = mapped_column(server_default=func.now())
-    kind: Mapped[str]
-    """``farm.events.Kind``"""
-    job_id: Mapped[int | None] = mapped_column(BigInteger)
-    """Kept when the job is deleted. NULL of the test of a webhook alone."""
-    image_index: Mapped[int | None] = mapped_column(Integer)
-    details: Mapped[dict[str, Any] | None]
-
-
-class Webhook(Base):
-    """An address of a user's that is told of events."""
-
-    __tablename__ = "webhooks"
-    __table_args__ = (
-        CheckConstraint("(old_secret IS NULL) = (old_secret_until IS NULL)", "old_secret_has_its_time"),
-        CheckConstraint("disabled_at IS NOT NULL OR disabled_because IS NULL", "reason_of_the_disabled"),
-        Index("ix_webhooks_owner", "owner"),
-    )
-
-    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
-    owner: Mapped[str]
-    """Name of the user: told of this user's jobs."""
-    all_jobs: Mapped[bool] = mapped_column(server_default=false())
-    """Whether it is told of everybody's, as long as its owner is an operator."""
-    url: Mapped[str]
-    secret: Mapped[str]
-    """Signs what is sent; as the Standard Webhooks scheme writes it (``whsec_`` and base64)."""
-    old_secret: Mapped[str | None]
-    """The secret before this one signs, too, until its receivers have learnt the new one."""
-    old_secret_until: Mapped[datetime | None]
-    kinds: Mapped[list[str]] = mapped_column(ARRAY(Text))
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    failing_since: Mapped[datetime | None]
-    """When the first of the attempts failed after which none succeeded."""
-    disabled_at: Mapped[datetime | None]
-    """Set while it is told nothing."""
-    disabled_because: Mapped[str | None]
-    """Why the farm disabled it; NULL when its owner did."""
-
-
-class Delivery(Base):
-    """One event on its way to one webhook."""
-
-    __tablename__ = "deliveries"
-    __table_args__ = (
-        CheckConstraint("(next_attempt_at IS NOT NULL) = (state = 'pending')", "pending_has_its_time"),
-        CheckConstraint("(delivered_at IS NOT NULL) = (state = 'delivered')", "delivered"),
-        CheckConstraint("earlier_attempts >= 0 AND attempts >= earlier_attempts", "counts"),
-        # A sender takes the due ones of each webhook.
-        Index("ix_deliveries_due", "webhook_id", "next_attempt_at", postgresql_where=text("state = 'pending'")),
-        Index("ix_deliveries_webhook_id", "webhook_id", "id"),
-        Index("ix_deliveries_event_id", "event_id"),
-    )
-
-    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
-    webhook_id: Mapped[int] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
-    event_id: Mapped[int] = mapped_column(ForeignKey("events.id", ondelete="CASCADE"))
-    state: Mapped[DeliveryState] = mapped_column(server_default=DeliveryState.PENDING)
-    attempts: Mapped[int] = mapped_column(Integer, server_default="0")
-    """How often it was tried. The number is the fencing token: what a late sender reports changes no row."""
-    earlier_attempts: Mapped[int] = mapped_column(Integer, server_default="0")
-    """How many of these were before its latest replay."""
-    next_attempt_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
-    """While a sender tries it, the time at which another may: a sender that dies loses nothing."""
-    attempted_at: Mapped[datetime | None]
-    status: Mapped[int | None] = mapped_column(Integer)
-    """HTTP status of the latest answer, if there was one."""
-    error: Mapped[str | None]
-    """What was wrong with the latest attempt."""
-    delivered_at: Mapped[datetime | None]
-
-
-class Activity(Base):
-    """Who did what, and when."""
-
-    __tablename__ = "activities"
-    __table_args__ = (
-        # What one person did, or how one thing went, may be few rows among millions.
-        Index("ix_activities_actor", "actor", "id"),
-        Index("ix_activities_action", "action", "id"),
-        Index("ix_activities_job_id", "job_id", "id", postgresql_where=text("job_id IS NOT NULL")),
-    )
-
-    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
-    at: Mapped[datetime] = mapped_column(server_default=func.now())
-    actor: Mapped[str]
-    """Name of the user, kept when the user is gone."""
-    action: Mapped[str]
-    """Such as ``job.cancel``: what, a dot, and what was done to it."""
-    job_id: Mapped[int | None] = mapped_column(BigInteger)
-    details: Mapped[dict[str, Any] | None]
-
-
-class Preset(Base):
-    """Fields of a job under a name, to be submitted again and again."""
-
-    __tablename__ = "presets"
-    __table_args__ = (UniqueConstraint("owner", "name"),)
-
-    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
-    owner: Mapped[str]
-    name: Mapped[str]
-    shared: Mapped[bool] = mapped_column(server_default=false())
-    """Whether everybody sees it."""
-    fields: Mapped[dict[str, Any]]
-    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())

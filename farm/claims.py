@@ -1,0 +1,319 @@
+"""Claims: the only right to render, and the heartbeat that keeps it. Named, guarded writes, as in ``farm.transitions``.
+
+A claim is a lease with a number, the attempt: what a worker writes later carries it, or changes no row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import Enum
+from functools import cache
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Integer,
+    Row,
+    Select,
+    bindparam,
+    case,
+    exists,
+    false,
+    func,
+    lateral,
+    select,
+    true,
+    tuple_,
+    union_all,
+    update,
+)
+from sqlalchemy.sql.elements import ColumnElement
+
+from farm.database import seconds_from_now
+from farm.events import Announcement, Kind, announce
+from farm.models import Batch, Image, Job, Worker
+from farm.spec import APART_FIELDS, INTERACTIVE_PRIORITY
+from farm.states import BatchState, JobState, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedImage:
+    """One image of a claimed batch: its place in the job and what is its own among the parameters."""
+
+    index: int
+    prompt: str
+    negative_prompt: str | None
+    seed: int
+    parameters: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to render one stage of a batch, until the lease runs out."""
+
+    batch_id: int
+    attempt: int
+    stage: Stage
+    job_id: int
+    parameters: dict[str, Any]
+    latents_key: str | None
+    latents_sha256: str | None
+    images: tuple[ClaimedImage, ...]
+    interactive: bool = False
+    """Whether somebody waits for it: its calls go before those of bulk."""
+    may_share: bool = False
+    """Whether batches of other jobs may join its calls."""
+
+
+class Wish(Enum):
+    """What the heartbeat brings back for a claimed batch."""
+
+    GO_ON = "go on"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """How a worker's device is. Memory in bytes, utilisation as a share from 0 to 1; None where nobody can tell."""
+
+    memory_used: int | None = None
+    memory_total: int | None = None
+    utilisation: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a heartbeat brings back."""
+
+    wishes: dict[tuple[int, int], Wish]
+    """Per held ``(batch, attempt)``."""
+    draining: bool
+    """Whether the worker shall take no further batch."""
+
+
+def claim(
+    engine: Engine, batch_id: int, attempt: int, stage: Stage, worker_id: str, lease_seconds: float
+) -> Claim | None:
+    """queued -> running: the only right to render. None if the message is stale, doubled or unknown."""
+    with engine.connect() as connection, connection.begin() as transaction:
+        # Only the job's first claim writes the job's row: later ones would queue up for its lock in vain.
+        started = connection.scalar(
+            update(Job)
+            .where(
+                Job.id == select(Batch.job_id).where(Batch.id == batch_id).scalar_subquery(),
+                Job.state == JobState.QUEUED,
+            )
+            .values(state=JobState.RUNNING, started_at=func.now())
+            .returning(Job.id)
+        )
+        rows = connection.execute(
+            update(Batch)
+            .where(
+                Batch.id == batch_id,
+                Batch.attempt == attempt,
+                Batch.stage == stage,
+                Batch.state == BatchState.QUEUED,
+                Job.id == Batch.job_id,
+            )
+            .values(_leased(worker_id, lease_seconds))
+            .returning(*_CLAIMED)
+        ).all()
+        if not rows:
+            transaction.rollback()
+            return None
+        if started is not None:
+            announce(connection, started, Announcement(Kind.JOB_STARTED))
+        (held,) = _claims(connection, rows)
+    return held
+
+
+def claim_companions(engine: Engine, leader: Claim, worker_id: str, lease_seconds: float, room: int) -> list[Claim]:
+    """ready or queued -> running: batches that can join the leader's call, of at most ``room`` images together.
+
+    They are of any owner's interactive jobs, wait for the same stage with equal parameters, and have never failed.
+    Of those that are ready a claim raises the attempt, as dispatch does; the messages of the others will find nothing
+    to claim. Nothing is waited for: what somebody else holds locked is passed by.
+    """
+    first = leader.images[0]
+    apart = {"negative_prompt": first.negative_prompt} | (first.parameters or {})
+    candidates = _companions(tuple(apart.get(name) is not None for name in APART_FIELDS))
+    wanted = {"leader_stage": leader.stage, "leader_parameters": leader.parameters, "room": room}
+    with engine.begin() as connection:
+        chosen = []
+        for candidate in connection.execute(candidates, wanted).all():
+            if candidate.size <= room:
+                room -= candidate.size
+                chosen.append(candidate.id)
+        if not chosen:
+            return []
+        rows = connection.execute(
+            update(Batch)
+            .where(Batch.id.in_(chosen), Job.id == Batch.job_id)
+            .values(
+                {
+                    **_leased(worker_id, lease_seconds),
+                    "attempt": Batch.attempt + case((Batch.state == BatchState.READY, 1), else_=0),
+                }
+            )
+            .returning(*_CLAIMED)
+        ).all()
+        started = connection.scalars(
+            update(Job)
+            .where(Job.id.in_({row.job_id for row in rows}), Job.state == JobState.QUEUED)
+            .values(state=JobState.RUNNING, started_at=func.now())
+            .returning(Job.id)
+        ).all()
+        for job_id in started:
+            announce(connection, job_id, Announcement(Kind.JOB_STARTED))
+        return _claims(connection, rows)
+
+
+def renew(
+    engine: Engine,
+    worker_id: str,
+    held: Sequence[tuple[int, int]],
+    lease_seconds: float,
+    vitals: Vitals | None = None,
+) -> Answer:
+    """Heartbeat: renew the leases of the ``(batch, attempt)`` pairs that the worker holds, and learn what is wished.
+
+    Also marks the worker as alive, and keeps how it is.
+    """
+    wishes = dict.fromkeys(held, Wish.LOST)
+    report = {} if vitals is None else asdict(vitals)
+    with engine.begin() as connection:
+        if held:
+            mine = tuple_(Batch.id, Batch.attempt).in_(held)
+            renewed = connection.execute(
+                update(Batch)
+                .where(mine, Batch.state == BatchState.RUNNING, Batch.worker_id == worker_id)
+                .values(lease_until=seconds_from_now(lease_seconds))
+                .returning(Batch.id, Batch.attempt)
+            ).all()
+            wishes.update(((row.id, row.attempt), Wish.GO_ON) for row in renewed)
+            if len(renewed) < len(held):
+                cancelled = connection.execute(
+                    select(Batch.id, Batch.attempt).where(mine, Batch.state == BatchState.CANCELLED)
+                ).all()
+                wishes.update(((row.id, row.attempt), Wish.CANCELLED) for row in cancelled)
+        # After its batches, as whoever finishes one does: each would else hold what the other waits for.
+        drained_since = connection.scalar(
+            update(Worker)
+            .where(Worker.id == worker_id)
+            .values(heartbeat_at=func.now(), stopped_at=None, **report)
+            .returning(Worker.draining_at)
+        )
+    return Answer(wishes, drained_since is not None)
+
+
+def _leased(worker_id: str, lease_seconds: float) -> dict[str, Any]:
+    """What a claim writes to its batch."""
+    return {
+        "state": BatchState.RUNNING,
+        "worker_id": worker_id,
+        "lease_until": seconds_from_now(lease_seconds),
+        "queued_at": None,
+    }
+
+
+#: Batches of a size that was asked for stay as they are.
+_OWN_BATCH_SIZE = Job.spec["batch_size"].astext
+
+#: What makes a claim, beside the images; ``Job`` is joined.
+_CLAIMED = (
+    Batch.id,
+    Batch.attempt,
+    Batch.stage,
+    Batch.job_id,
+    Batch.parameters,
+    Batch.latents_key,
+    Batch.latents_sha256,
+    Batch.failures,
+    Job.priority,
+    _OWN_BATCH_SIZE.label("own_batch_size"),
+)
+
+
+def _claims(connection: Connection, rows: Sequence[Row[Any]]) -> list[Claim]:
+    images: dict[int, list[ClaimedImage]] = {row.id: [] for row in rows}
+    for batch_id, *image in connection.execute(
+        select(Image.batch_id, Image.index, Image.prompt, Image.negative_prompt, Image.seed, Image.parameters)
+        .where(Image.batch_id.in_(images))
+        .order_by(Image.index)
+    ):
+        images[batch_id].append(ClaimedImage(*image))
+    return [
+        Claim(
+            batch_id=row.id,
+            attempt=row.attempt,
+            stage=row.stage,
+            job_id=row.job_id,
+            parameters=row.parameters,
+            latents_key=row.latents_key,
+            latents_sha256=row.latents_sha256,
+            images=tuple(images[row.id]),
+            interactive=row.priority >= INTERACTIVE_PRIORITY,
+            # Who has failed before is not let near others, and who asked for batches of a size gets them.
+            may_share=row.priority >= INTERACTIVE_PRIORITY and row.failures == 0 and row.own_batch_size is None,
+        )
+        for row in rows
+    ]
+
+
+@cache
+def _companions(has: tuple[bool, ...]) -> Select[tuple[int, int]]:
+    """Batches that can join a call whose images have so many of ``APART_FIELDS``, and their sizes; locked.
+
+    To be given the leader's stage and parameters, and the room that is left.
+    """
+    room = bindparam("room", type_=Integer)
+    alike = exists().where(
+        Image.batch_id == Batch.id,
+        *(_image_has(name) if given else ~_image_has(name) for name, given in zip(APART_FIELDS, has, strict=True)),
+    )
+    size = select(func.count()).where(Image.batch_id == Batch.id).scalar_subquery()
+    open_jobs = (
+        Job.priority >= INTERACTIVE_PRIORITY,
+        Job.state.in_((JobState.QUEUED, JobState.RUNNING)),
+        Job.paused_at.is_(None),
+        _OWN_BATCH_SIZE.is_(None),
+    )
+    # Of each job only its next few are looked at, however many it has.
+    ready = lateral(
+        select(Batch.id)
+        .where(Batch.job_id == Job.id, Batch.state == BatchState.READY, ~Batch.held)
+        .order_by(Batch.id)
+        .limit(room)
+    )
+    waiting = union_all(
+        select(ready.c.id).select_from(Job).join(ready, onclause=true()).where(*open_jobs, Job.finished_at.is_(None)),
+        select(Batch.id).where(Batch.state == BatchState.QUEUED),
+    ).subquery()
+    return (
+        select(Batch.id, size.label("size"))
+        .join(Job, Job.id == Batch.job_id)
+        .where(
+            Batch.id.in_(select(waiting.c.id)),
+            Batch.state.in_((BatchState.READY, BatchState.QUEUED)),
+            Batch.stage == bindparam("leader_stage", type_=Batch.stage.type),
+            Batch.failures == 0,
+            ~Batch.held,
+            Batch.run_after <= func.now(),
+            Batch.parameters == bindparam("leader_parameters", type_=Batch.parameters.type),
+            alike,
+            size <= room,
+            *open_jobs,
+        )
+        # Those that dispatch has chosen go first: it is fair.
+        .order_by(Batch.state == BatchState.READY, Batch.id)
+        .limit(room)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def _image_has(name: str) -> ColumnElement[bool]:
+    """Whether an image has one of ``APART_FIELDS``."""
+    if name == "negative_prompt":
+        return Image.negative_prompt.is_not(None)
+    return func.coalesce(Image.parameters.has_key(name), false())

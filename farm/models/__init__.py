@@ -1,0 +1,43 @@
+"""The tables. Postgres holds the invariants: what a state implies is a CHECK, not a habit."""
+
+from farm.models.base import Base
+from farm.models.people import Activity, ApiToken, LoginLink, LoginSession, TokenDay, User
+from farm.models.programs import Delivery, DoomedObject, Event, IdempotencyKey, Secret, Webhook
+from farm.models.rendering import (
+    MAX_TAGS,
+    Batch,
+    Image,
+    Input,
+    Job,
+    Preset,
+    QueueMinute,
+    RenderMinute,
+    WordList,
+    Worker,
+)
+
+__all__ = [
+    "MAX_TAGS",
+    "Activity",
+    "ApiToken",
+    "Base",
+    "Batch",
+    "Delivery",
+    "DoomedObject",
+    "Event",
+    "IdempotencyKey",
+    "Image",
+    "Input",
+    "Job",
+    "LoginLink",
+    "LoginSession",
+    "Preset",
+    "QueueMinute",
+    "RenderMinute",
+    "Secret",
+    "TokenDay",
+    "User",
+    "Webhook",
+    "WordList",
+    "Worker",
+]
