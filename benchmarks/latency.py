@@ -11,10 +11,7 @@ waiting for the device: it is compared with the seconds of one bulk call, which 
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -23,15 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psycopg
+from farms import farm_up
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from farm import embedded
 from farm.database import NEWS_CHANNEL
-from farm.errors import FarmError
 from farm.spec import INTERACTIVE_PRIORITY
 from producer import Farm
 
@@ -118,15 +114,14 @@ class Bench:
     def await_end(self, job_id: int) -> None:
         """Return when a job is known to have ended."""
         while not self._has_ended(job_id):
-            for _ in self._news.notifies(timeout=1, stop_after=1):
-                pass
+            self._await_news()
 
     def first_claim(self, count: int) -> float:
         """Seconds from the answer to the first claim of a job of so many images, which is then cancelled."""
         job = self.submit(count, priority=50, refined=True)
         answered = time.time()
         while (started := self._value("SELECT EXTRACT(epoch FROM started_at) FROM jobs WHERE id = %s", job.id)) is None:
-            time.sleep(0.005)
+            self._await_news()
         job.cancel()
         return float(started) - answered
 
@@ -138,7 +133,12 @@ class Bench:
     def await_rendering(self, job_id: int) -> None:
         """Return when the first batch of a job is committed."""
         while not self.bulk_call_seconds(job_id):
-            time.sleep(0.05)
+            self._await_news()
+
+    def _await_news(self) -> None:
+        """Return when something happened to some job, or nothing for a second."""
+        for _ in self._news.notifies(timeout=1, stop_after=1):
+            pass
 
     def _has_ended(self, job_id: int) -> bool:
         state = self._value("SELECT state::text FROM jobs WHERE id = %s", job_id)
@@ -183,37 +183,13 @@ def running_farm(options: argparse.Namespace) -> Iterator[Bench]:
         # Others may look in: the embedded Postgres runs as a user of its own when started by root.
         Path(directory).chmod(0o755)
         data = Path(directory) / "data"
-        url = f"http://127.0.0.1:{embedded.free_port()}"
-        with embedded.postgres(data / "postgres") as database_url:
-            command = [sys.executable, "-m", "farm.cli", "up", "--data", str(data), "--port", url.rpartition(":")[2]]
-            farm_up = subprocess.Popen(
-                [*command, "--devices", "cpu", "--pipeline", "tiny"],
-                stdout=subprocess.DEVNULL,
-                env=os.environ | {"FARM_DATABASE_URL": database_url},
-            )
-            try:
-                await_worker(farm_up, url)
-                bench = Bench(url, database_url, options)
-                yield bench
-                bench.close()
-            finally:
-                farm_up.terminate()
-                farm_up.wait()
-
-
-def await_worker(farm_up: "subprocess.Popen[bytes]", url: str) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and farm_up.poll() is None:
-        try:
-            if httpx.get(f"{url}/readyz").is_success:
-                with Farm(url) as farm:
-                    if any(worker["alive"] for worker in farm.workers()):
-                        return
-        except (httpx.TransportError, FarmError):
-            # Not up yet, or its token is not recorded yet.
-            pass
-        time.sleep(0.2)
-    raise SystemExit("The farm did not start.")
+        with (
+            embedded.postgres(data / "postgres") as database_url,
+            farm_up(data, FARM_DATABASE_URL=database_url) as url,
+        ):
+            bench = Bench(url, database_url, options)
+            yield bench
+            bench.close()
 
 
 def under_load(bench: Bench, options: argparse.Namespace) -> tuple[list[Request], list[float]]:

@@ -18,13 +18,11 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-import httpx
+from farms import farm_up
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from farm.embedded import free_port
-from farm.errors import FarmError
 from producer import Farm
 
 AIM = 0.90
@@ -103,34 +101,12 @@ def compare(options: argparse.Namespace) -> dict[str, list[float]]:
         # Others may look in: the embedded Postgres runs as a user of its own when started by root.
         Path(directory).chmod(0o755)
         data = Path(directory) / "data"
-        url = f"http://127.0.0.1:{free_port()}"
-        command = [sys.executable, "-m", "farm.cli", "up", "--data", str(data), "--port", url.rpartition(":")[2]]
-        farm_up = subprocess.Popen([*command, "--devices", "cpu", "--pipeline", "tiny"], stdout=subprocess.DEVNULL)
-        try:
-            await_worker(farm_up, url)
+        with farm_up(data) as url:
             farm_run(url, options, options.batch_size)
             for _ in track(range(options.runs), "runs", console=Console(stderr=True)):
                 rates["farm"].append(farm_run(url, options, options.images))
                 rates["bare"].append(bare_run(data / "models" / "tiny", options))
-        finally:
-            farm_up.terminate()
-            farm_up.wait()
     return rates
-
-
-def await_worker(farm_up: "subprocess.Popen[bytes]", url: str) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and farm_up.poll() is None:
-        try:
-            if httpx.get(f"{url}/readyz").is_success:
-                with Farm(url) as farm:
-                    if any(worker["alive"] for worker in farm.workers()):
-                        return
-        except (httpx.TransportError, FarmError):
-            # Not up yet, or its token is not recorded yet.
-            pass
-        time.sleep(0.2)
-    raise SystemExit("The farm did not start.")
 
 
 def farm_run(url: str, options: argparse.Namespace, count: int) -> float:
@@ -143,9 +119,7 @@ def farm_run(url: str, options: argparse.Namespace, count: int) -> float:
         "refiner_split": SPLIT,
     }
     with Farm(url) as farm:
-        job = farm.submit(prompts(count), **fields)
-        while not job.refresh().has_ended:
-            time.sleep(1)
+        job = farm.submit(prompts(count), **fields).wait()
     if job.state != "completed":
         raise SystemExit(f"The job is {job.state}: {job.errors}")
     seconds = datetime.fromisoformat(job.data["finished_at"]) - datetime.fromisoformat(job.data["created_at"])

@@ -32,7 +32,7 @@ from running import RunningFarm, running_farm
 
 import migrations
 from farm import embedded
-from farm.database import open_database
+from farm.database import NEWS_CHANNEL, open_database
 from farm.settings import Settings
 
 AIM_SECONDS = 60
@@ -176,6 +176,7 @@ def _seconds_to_claim(farm: RunningFarm, job_id: int) -> float:
     """From the first look after the receipt to the first claim, by the database's clock; 0 if it was faster."""
     with _connect(farm.settings) as connection:
         connection.autocommit = True
+        connection.execute(f"LISTEN {NEWS_CHANNEL}".encode())
         looked = connection.execute("SELECT clock_timestamp()").fetchone()
         assert looked
         deadline = time.monotonic() + 60
@@ -183,7 +184,8 @@ def _seconds_to_claim(farm: RunningFarm, job_id: int) -> float:
             query = "SELECT extract(epoch FROM started_at - %s) FROM jobs WHERE id = %s AND started_at IS NOT NULL"
             if row := connection.execute(query, (looked[0], job_id)).fetchone():
                 return max(0.0, float(row[0]))
-            time.sleep(0.01)
+            for _ in connection.notifies(timeout=1, stop_after=1):
+                pass
     raise SystemExit(f"No worker began job {job_id}.")
 
 

@@ -27,7 +27,8 @@ def test_every_setting_is_documented_with_its_default() -> None:
     for name, field in Settings.model_fields.items():
         if field.default is not None and field.default_factory is None:
             documented = rows[f"FARM_{name.upper()}"].strip("`")
-            assert documented == f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
+            expected = f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
+            assert documented == expected, name
 
 
 def test_every_field_of_the_catalog_is_documented() -> None:
@@ -40,28 +41,23 @@ def test_every_field_of_the_catalog_is_documented() -> None:
     assert set(re.findall(r"`(\w+)`", defaults)) == {"defaults", *Defaults.model_fields}
 
 
-def test_every_route_of_the_api_is_documented(settings: Settings) -> None:
+@pytest.mark.parametrize(
+    ("page", "prefixes"),
+    [
+        ("docs/api.md", ("/api/", "/healthz", "/readyz")),
+        ("docs/compatible.md", ("/v1/", "/sdapi/", "/files/")),
+    ],
+)
+def test_every_route_is_documented(settings: Settings, page: str, prefixes: tuple[str, ...]) -> None:
     application = create_app(settings)
     application.extensions[EXTENSION].engine.dispose()
     routes = {
         f"{method} {rule.rule.replace('<int:', '<')}"
         for rule in application.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
-        if rule.rule.startswith(("/api/", "/healthz", "/readyz"))
+        if rule.rule.startswith(prefixes)
     }
-    assert routes == set(re.findall(r"^\| `([A-Z]+ /\S+)` \|", read("docs/api.md"), re.MULTILINE))
-
-
-def test_every_route_of_the_compatible_apis_is_documented(settings: Settings) -> None:
-    application = create_app(settings)
-    application.extensions[EXTENSION].engine.dispose()
-    routes = {
-        f"{method} {rule.rule}"
-        for rule in application.url_map.iter_rules()
-        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
-        if rule.rule.startswith(("/v1/", "/sdapi/", "/files/"))
-    }
-    assert routes == set(re.findall(r"^\| `([A-Z]+ /\S+)` \|", read("docs/compatible.md"), re.MULTILINE))
+    assert routes == set(re.findall(r"^\| `([A-Z]+ /\S+)` \|", read(page), re.MULTILINE))
 
 
 def test_every_command_is_documented() -> None:

@@ -1,5 +1,6 @@
 """What the documents of the API tell of jobs and images, as properties: the same for the sync and the async client."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,23 +29,23 @@ class Counts:
         return self.completed + self.failed + self.cancelled
 
 
-class JobFields:
+class JobFields(ABC):
     """What is known of a job: as it was when somebody last asked (``refresh``, ``wait``, or what changed it)."""
 
     @property
+    @abstractmethod
     def data(self) -> Json:
         """Everything that the API tells of it."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def address(self) -> str:
         """The farm's address."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def receipt(self) -> Json:
         """What the farm answered to the submission: ``seed``, ``batch_count``, ``ignored_columns``. Empty elsewhere."""
-        raise NotImplementedError
 
     @property
     def id(self) -> int:
@@ -130,18 +131,18 @@ class JobFields:
         return f"<{type(self).__name__} {self.id}{name}: {self.state}, {counts.completed}/{counts.total} done{failed}>"
 
 
-class ImageFields:
+class ImageFields(ABC):
     """What is known of an image."""
 
     @property
+    @abstractmethod
     def data(self) -> Json:
         """Everything that the API tells of it."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def row(self) -> Mapping[str, Any] | None:
         """The row of the table that it was made from, if its job was made by ``map``."""
-        raise NotImplementedError
 
     @property
     def job_id(self) -> int:

@@ -1,0 +1,49 @@
+"""A farm to measure: `farm up` on a directory of its own, with one tiny worker on the CPU."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from farm.embedded import free_port
+from farm.errors import FarmError
+from producer import Farm
+
+START_SECONDS = 120
+
+
+@contextmanager
+def farm_up(data: Path, **environment: str) -> Iterator[str]:
+    """The address of a farm whose worker is ready; it ends with the context."""
+    url = f"http://127.0.0.1:{free_port()}"
+    options = ["--data", str(data), "--port", url.rpartition(":")[2], "--devices", "cpu", "--pipeline", "tiny"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "farm.cli", "up", *options], stdout=subprocess.DEVNULL, env=os.environ | environment
+    )
+    try:
+        _await_worker(process, url)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _await_worker(process: "subprocess.Popen[bytes]", url: str) -> None:
+    # What is not there yet tells nobody when it comes.
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(f"{url}/readyz").is_success:
+                with Farm(url) as farm:
+                    if any(worker["alive"] for worker in farm.workers()):
+                        return
+        except (httpx.TransportError, FarmError):
+            # Not up yet, or its token is not recorded yet.
+            pass
+        time.sleep(0.2)
+    raise SystemExit("The farm did not start.")
