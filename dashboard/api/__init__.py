@@ -22,6 +22,7 @@ from dashboard.api import (
     workers,
 )
 from dashboard.api.operations import refuse_other_parameters
+from dashboard.api.submission import close_large_body
 
 
 def register_api(app: Flask) -> None:
@@ -31,5 +32,6 @@ def register_api(app: Flask) -> None:
     for module in (people, activities, events, webhooks, reference):
         app.register_blueprint(module.blueprint, url_prefix="/api/v1")
     app.before_request(refuse_other_parameters)
+    app.teardown_request(close_large_body)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(signed.blueprint)

@@ -70,10 +70,11 @@ def parse_object(data: bytes) -> Json:
     return body
 
 
-def require_types(model: type[BaseModel], data: bytes) -> None:
+def require_types(model: type[BaseModel], data: bytes, entry: int | None = None) -> None:
     """Raise InvalidSubmissionError for values of another type than the model says: in JSON ``"20"`` is no number.
 
-    Entries of ``prompts`` and ``rows`` are counted from 1, like the lines of a file.
+    Entries of ``prompts`` and ``rows`` are counted from 1, like the lines of a file; ``entry`` is the number of one
+    that is checked by itself.
     """
     try:
         model.model_validate_json(data, strict=True)
@@ -82,7 +83,7 @@ def require_types(model: type[BaseModel], data: bytes) -> None:
         for one in error.errors(include_context=False):
             whole = isinstance(one["input"], float) and one["input"].is_integer()
             if one["type"].endswith("_type") and not (whole and one["type"] == "int_type"):
-                line, name = place = _place(one["loc"])
+                line, name = place = (entry, str(one["loc"][0])) if entry is not None else _place(one["loc"])
                 # Where one of several types will do, each says so: the first is enough.
                 problems.setdefault(place, Problem(name, f"{one['msg'][0].lower()}{one['msg'][1:]}", line))
         if problems:

@@ -11,12 +11,16 @@ from pydantic import ValidationError
 from werkzeug.exceptions import UnsupportedMediaType
 
 from dashboard.api.bodies import Json, parse_object, pointer, require_types
-from dashboard.api.schemas.submission import STREAMS, SubmissionBody
+from dashboard.api.large_json import LargeBody
+from dashboard.api.schemas.submission import ENTRIES, STREAMS, SubmissionBody
 from farm.errors import InvalidSubmissionError, Problem
 from farm.spec import JobSpec
+from farm.storage import sha256
 from producer.intake import Intake, Row, object_row, read_file
 from producer.streams import DigestingReader, read_stream
 
+#: Larger JSON bodies are read bit by bit.
+MAX_WHOLE_BYTES = 8 * 2**20
 #: Fields of a job that may change after it was accepted.
 CHANGEABLE = ("priority", "name")
 
@@ -37,7 +41,7 @@ def read_submission() -> Sent:
     Problems of a JSON body, found here or later, are answered with their place in it.
     """
     if request.mimetype == "application/json":
-        return _read_json()
+        return _read_json() if (request.content_length or 0) <= MAX_WHOLE_BYTES else _read_large_json()
     if request.mimetype == "multipart/form-data":
         return _read_form()
     if request.mimetype in STREAMS:
@@ -54,9 +58,9 @@ def split_json(body: Json) -> tuple[Json, Intake]:
     fields = dict(body)
     prompts, rows = fields.pop("prompts", []), fields.pop("rows", [])
     if not isinstance(prompts, list):
-        raise _refusal("prompts", "must be a list of strings")
+        raise _refusal("prompts", f"must be a list of {ENTRIES['prompts']}")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise _refusal("rows", 'must be a list of objects such as {"prompt": "a fox"}')
+        raise _refusal("rows", f"must be a list of {ENTRIES['rows']}")
     read = [Row({"prompt": prompt}, number) for number, prompt in enumerate(prompts, start=1)]
     read += [object_row(row, number) for number, row in enumerate(rows, start=1)]
     return fields, Intake(read)
@@ -94,7 +98,29 @@ def _read_json() -> Sent:
     body = parse_object(data)
     g.pointer = partial(json_pointer, body)
     require_types(SubmissionBody, data)
-    return Sent(*split_json(body), lambda: _digest("json", data))
+    return Sent(*split_json(body), lambda: _digest("json", sha256(data)))
+
+
+def _read_large_json() -> Sent:
+    """The same in little memory, however long the lists are."""
+    body = LargeBody(request.stream)
+    g.large_body = body
+    fields = body.read_fields()
+
+    def place(problem: Problem) -> str | None:
+        if problem.line is not None:
+            return pointer(body.entries or "", problem.line - 1)
+        return pointer(problem.field) if problem.field in fields else None
+
+    g.pointer = place
+    require_types(SubmissionBody, json.dumps(fields).encode())
+    return Sent(fields, Intake(body.rows()), lambda: _digest("json", body.sha256))
+
+
+def close_large_body(_error: BaseException | None = None) -> None:
+    """At the end of a request: remove what of it was kept on disk."""
+    if (body := g.pop("large_body", None)) is not None:
+        body.close()
 
 
 def _read_form() -> Sent:

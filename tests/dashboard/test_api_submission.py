@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine, update
 from werkzeug.test import TestResponse
 
+from dashboard.api.submission import MAX_WHOLE_BYTES
 from farm import people
 from farm.limits import Limits
 from farm.models import ApiToken
@@ -282,3 +283,64 @@ def test_settings_limit_tokens_without_limits_of_their_own(
     more = program.post("/api/v1/tokens", json={"name": "t", "largest_job": 3})
     assert "must be at most 2" in more.json["detail"]
     assert program.post("/api/v1/tokens", json={"name": "t", "largest_job": 1}).status_code == 201
+
+
+def large(body: dict[str, Any] | str) -> bytes:
+    """A JSON body that is too large to be read as a whole: blanks belong to no value."""
+    text = body if isinstance(body, str) else json.dumps(body)
+    return text.encode() + b" " * MAX_WHOLE_BYTES
+
+
+def send_large(client: FlaskClient, body: dict[str, Any] | str, **headers: str) -> TestResponse:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return client.post("/api/v1/jobs", data=large(body), content_type="application/json", headers=named)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompts": ["a fox", "an owl"], "num_inference_steps": 6, "sweep": {"guidance_scale": [3, 5]}, "seed": 1},
+        {"name": "é", "rows": [{"prompt": "a fox", "seed": 5}, {"prompt": "b", "size": "64x128", "loras": []}]},
+    ],
+)
+def test_a_large_body_says_the_same_as_a_small_one(client: FlaskClient, body: dict[str, Any]) -> None:
+    whole, large_one = client.post("/api/v1/jobs", json=body), send_large(client, body)
+    assert whole.status_code == large_one.status_code == 201, large_one.text
+    left, right = (client.get(answer.json["url"] + "/images").json["images"] for answer in (whole, large_one))
+    told = ("prompt", "num_inference_steps", "guidance_scale", "width", "height")
+    assert [[image[name] for name in told] for image in left] == [[image[name] for name in told] for image in right]
+    assert client.get(large_one.json["url"]).json["name"] == client.get(whole.json["url"]).json["name"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "errors"),
+    [
+        ({"prompts": ["a", 1, ""]}, 422, [("prompt", 2, "/prompts/1"), ("prompt", 3, "/prompts/2")]),
+        ({"rows": [{"prompt": "a", "seed": "1"}, 5]}, 422, [("seed", 1, "/rows/0"), ("rows", 2, "/rows/1")]),
+        ({"rows": [{"prompt": "a", "stepz": 1}]}, 422, [("stepz", 1, "/rows/0")]),
+        ({"prompts": ["a"], "steps": "20"}, 422, [("steps", None, "/steps")]),
+        ({"prompts": ["a"], "rows": []}, 422, [("rows", None, None)]),
+        ({"prompts": "a"}, 422, [("prompts", None, None)]),
+        ({}, 422, [("prompt", None, None)]),
+        ("[1]", 422, [("body", None, None)]),
+        ('{"prompts": ["a"', 400, None),
+        ('{"prompts": ["a"]} {}', 400, None),
+    ],
+)
+def test_large_bodies_are_refused_by_the_same_rules(
+    client: FlaskClient, row_counts: RowCounts, body: dict[str, Any] | str, status: int, errors: list | None
+) -> None:
+    before = row_counts()
+    answer = send_large(client, body)
+    assert answer.status_code == status, answer.text
+    if errors is not None:
+        found = [(one["field"], one["line"], one.get("pointer")) for one in answer.json["errors"]]
+        assert found == errors
+        assert row_counts() == before
+
+
+def test_a_large_body_is_the_same_under_its_key(client: FlaskClient) -> None:
+    first = send_large(client, {"prompts": ["a fox"]}, Idempotency_Key="k")
+    again = send_large(client, {"prompts": ["a fox"]}, Idempotency_Key="k")
+    assert (first.status_code, again.json["id"]) == (201, first.json["id"])
+    assert send_large(client, {"prompts": ["an owl"]}, Idempotency_Key="k").status_code == 409

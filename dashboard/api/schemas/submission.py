@@ -87,6 +87,8 @@ class StreamQuery(Query):
 
 #: Media types of JSON lines.
 STREAMS = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
+#: Lists of a submission's entries, and what is in them.
+ENTRIES = {"prompts": "strings", "rows": 'objects such as {"prompt": "a fox"}'}
 #: What a submission may be sent as.
 SUBMISSION: tuple[Content, ...] = (
     SubmissionBody,
