@@ -29,7 +29,8 @@ _MAX = 2**63 - 1
 
 
 def _resume(form: str) -> dict[str, dict[str, str]]:
-    return {"Last-Event-ID": {"description": "Go on after the event with this id.", "pattern": f"^{form}$"}}
+    # Readers that have seen none may send an empty one.
+    return {"Last-Event-ID": {"description": "Go on after the event with this id.", "pattern": f"^({form})?$"}}
 
 
 @blueprint.get("/jobs/<int:job_id>/events")

@@ -1,25 +1,18 @@
-"""Chromium, found on this machine or installed where that is allowed."""
+"""Chromium, without a window."""
 
-import os
-import shutil
 import subprocess
 
 from playwright.sync_api import Browser, Playwright, sync_playwright
+from programs import find_program
 
 #: Nothing of Chromium's own may go out: only the pages' requests are to be seen.
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 
 
 def find_chromium() -> str:
-    """Path of a Chromium; on Debian as root it is installed when it is missing."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if path := shutil.which(name):
-            return path
-    if shutil.which("apt-get") and os.geteuid() == 0:
-        subprocess.run(["apt-get", "update", "-qq"], check=True)
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(["apt-get", "install", "-y", "-qq", "chromium"], check=True, env=environment)
-        return shutil.which("chromium") or ""
+    """Path of a Chromium; Playwright's own is fetched where the system has none."""
+    if path := find_program("chromium", "chromium-browser", "google-chrome"):
+        return path
     subprocess.run(["playwright", "install", "chromium"], check=True)
     with sync_playwright() as playwright:
         return playwright.chromium.executable_path

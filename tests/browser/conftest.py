@@ -24,8 +24,9 @@ def farm(services: Services, tmp_path_factory: pytest.TempPathFactory, models_di
         yield farm
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """A browser for a module: while Playwright runs, its event loop is the thread's, and no other test could start one."""
     with sync_playwright() as playwright:
         browser = launch(playwright)
         yield browser

@@ -362,7 +362,7 @@ def test_a_sweep_as_a_grid(farm: RunningFarm, browser: Browser, sweep: int, size
 
 
 def test_pictures_that_end_appear_in_the_window(farm: RunningFarm, browser: Browser) -> None:
-    job_id = farm.client.submit(["live"], images_per_prompt=130, steps=2, batch_size=16).id
+    job_id = farm.client.submit(["live"], images_per_prompt=130, steps=2, size="128x128", batch_size=16).id
     with visit(browser, farm) as (page, watch):
         page.goto(f"/jobs/{job_id}?at=129")
         expect(tile(page, 129)).to_be_in_viewport()

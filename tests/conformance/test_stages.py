@@ -179,7 +179,7 @@ BATCHES: dict[str, list[ImageParameters]] = {
     **{
         f"scheduler {entry.name}": [
             parameters(f"a tree {n}", n, **(SMALL if entry.can_split else SECOND_WAY), scheduler=entry.name)
-            for n in range(3)
+            for n in range(2)
         ]
         for entry in SCHEDULERS.values()
         if not entry.alone

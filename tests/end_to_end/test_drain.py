@@ -14,7 +14,7 @@ from farm.settings import Settings
 
 WORKER = ["--device", "cpu"]
 JOB = {"steps": 6, "size": "64x64", "batch_size": 1, "seed": 1}
-SLOW = {**JOB, "steps": 400, "size": "256x256"}
+SLOW = {**JOB, "steps": 150, "size": "256x256"}
 
 
 @pytest.fixture
