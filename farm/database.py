@@ -51,6 +51,14 @@ def wake_producer(connection: Connection) -> None:
     connection.execute(text(f"NOTIFY {NOTIFY_CHANNEL}"))
 
 
+def sought(words: str) -> str:
+    """Words from outside as a query may compare them.
+
+    Postgres holds no NUL, and refuses to look for one: words with it are made to equal nothing.
+    """
+    return words.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
 def seconds_from_now(seconds: float) -> ColumnElement[Any]:
     """A time by the database's clock, the only one that all parts share."""
     return func.now() + timedelta(seconds=seconds)

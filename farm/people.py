@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from farm.activity import note
+from farm.database import sought
 from farm.errors import ConfigurationError, InvalidSubmissionError, NotFoundError, Problem
 from farm.limits import Limits, Scope, read_scopes
 from farm.models import ApiToken, LoginLink, LoginSession, User
@@ -169,7 +170,7 @@ def describe(user: User) -> dict[str, Any]:
 def find_user(engine: Engine, name: str) -> Identity | None:
     """The user of this name, locked out or not."""
     with engine.connect() as connection:
-        row = connection.execute(select(User.id, User.name, User.role).where(User.name == name)).one_or_none()
+        row = connection.execute(select(User.id, User.name, User.role).where(User.name == sought(name))).one_or_none()
     return None if row is None else Identity(*row)
 
 
@@ -209,8 +210,7 @@ def check_password(engine: Engine, name: str, password: str) -> Identity | None:
     from argon2.exceptions import VerificationError
 
     query = select(User.id, User.name, User.role, User.password_hash).where(
-        # Postgres holds no NUL, and a name that contains one is nobody's.
-        User.name == name.replace("\0", "\N{REPLACEMENT CHARACTER}"),
+        User.name == sought(name),
         User.disabled_at.is_(None),
     )
     with engine.connect() as connection:

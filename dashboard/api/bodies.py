@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from flask import g, request
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.config import JsonDict
 from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from dashboard.api.operations import MAX_NUMBER
@@ -17,6 +18,11 @@ class Body(BaseModel):
     """A body with exactly these fields, of exactly these types."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def shown(**fields: Any) -> JsonDict:
+    """What a body's schema shows as its example."""
+    return {"examples": [fields]}
 
 
 AnyBody = TypeVar("AnyBody", bound=Body)

@@ -59,17 +59,18 @@ _LIMITS = {
     "RateLimit": "What is left of them.",
 }
 _LIMIT_REFERENCES = {name: {"$ref": f"#/components/headers/{name}"} for name in _LIMITS}
-_PLACES = {
-    "job_id": "number of a job",
-    "index": "index of an image in its job, from 0",
-    "token_id": "number of a token",
-    "user_id": "number of a user",
-    "preset_id": "number of a preset",
-    "webhook_id": "number of a webhook",
-    "delivery_id": "number of a delivery",
-    "worker_id": "name of a worker, as the list has it",
-    "ref": "a picture: `sha256:` and 64 hexadecimal digits",
-    "name": "its name",
+#: What stands in paths: what it means, and an example.
+PLACES: dict[str, tuple[str, int | str]] = {
+    "job_id": ("number of a job", 1),
+    "index": ("index of an image in its job, from 0", 0),
+    "token_id": ("number of a token", 1),
+    "user_id": ("number of a user", 1),
+    "preset_id": ("number of a preset", 1),
+    "webhook_id": ("number of a webhook", 1),
+    "delivery_id": ("number of a delivery", 1),
+    "worker_id": ("name of a worker, as the list has it", "workstation/cuda:0/1f2e3d4c"),
+    "ref": ("a picture: `sha256:` and 64 hexadecimal digits", f"sha256:{'01' * 32}"),
+    "name": ("its name", "animals"),
 }
 _CONVERTER = re.compile(r"<(?:(\w+):)?(\w+)>")
 _Models = dict[tuple[type[BaseModel], JsonSchemaMode], Json]
@@ -242,7 +243,9 @@ def _path(rule: Rule) -> Iterator[Json]:
     for kind, name in _CONVERTER.findall(rule.rule):
         number = {"type": "integer", "minimum": 0 if name == "index" else 1, "maximum": MAX_NUMBER}
         schema = number if kind == "int" else {"type": "string", "minLength": 1}
-        yield {"name": name, "in": "path", "required": True, "description": _PLACES[name], "schema": schema}
+        told, example = PLACES[name]
+        shown = {"description": told, "example": example}
+        yield {"name": name, "in": "path", "required": True, **shown, "schema": schema}
 
 
 def _query(operation: Operation) -> Iterator[Json]:

@@ -93,7 +93,7 @@ def _enter(who: Identity, goal: str) -> Response:
 def _note_refusal(name: str) -> None:
     """Log a wrong password under the user's name. Other names are not repeated: people type passwords there, too."""
     engine = context().engine
-    known = find_user(engine, name.replace("\0", ""))
+    known = find_user(engine, name)
     with engine.begin() as connection:
         note(connection, known.name if known else "", "user.refused", address=request.remote_addr)
 

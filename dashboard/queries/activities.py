@@ -6,6 +6,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from dashboard.queries.paging import MAX_ID, Page
+from farm.database import sought
 from farm.models import Activity
 
 
@@ -23,9 +24,9 @@ def list_activities(
     if before is not None:
         query = query.where(Activity.id < min(before, MAX_ID))
     if actor:
-        query = query.where(Activity.actor == actor.replace("\0", "\N{REPLACEMENT CHARACTER}"))
+        query = query.where(Activity.actor == sought(actor))
     if action:
-        query = query.where(Activity.action == action.replace("\0", "\N{REPLACEMENT CHARACTER}"))
+        query = query.where(Activity.action == sought(action))
     if job_id is not None:
         query = query.where(Activity.job_id == min(job_id, MAX_ID))
     with Session(engine, expire_on_commit=False) as session:

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, Select, func, select
 from sqlalchemy.orm import Session
 
 from dashboard.queries.paging import MAX_ID, Page
+from farm.database import sought
 from farm.errors import NotFoundError
 from farm.models import Batch, Image, Job
 from farm.progress import Progress, ProgressBoard, of_stage
@@ -95,11 +96,13 @@ def list_jobs(
     query = select(Job, func.now()).order_by(Job.id.desc()).limit(limit + 1)
     if before is not None:
         query = query.where(Job.id < min(before, MAX_ID))
-    for column, value in ((Job.state, wanted.state), (Job.owner, wanted.owner), (Job.pipeline, wanted.pipeline)):
-        if value is not None:
-            query = query.where(column == value)
+    if wanted.state is not None:
+        query = query.where(Job.state == wanted.state)
+    for column, name in ((Job.owner, wanted.owner), (Job.pipeline, wanted.pipeline)):
+        if name is not None:
+            query = query.where(column == sought(name))
     if wanted.words is not None:
-        query = query.where(Job.name.icontains(wanted.words, autoescape=True))
+        query = query.where(Job.name.icontains(sought(wanted.words), autoescape=True))
     if wanted.since is not None:
         query = query.where(Job.created_at >= wanted.since)
     if wanted.until is not None:

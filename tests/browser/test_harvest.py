@@ -166,8 +166,11 @@ def test_back_from_a_picture_is_where_one_was(farm: RunningFarm, browser: Browse
         page.goto(f"/jobs/{many}?at=43210")
         tile(page, 43_210).locator("a").click()
         expect(page.get_by_text("43\u202f211 of 100\u202f000")).to_be_visible()
+        # Keys are listened to by scripts, which come after what is seen.
+        page.wait_for_load_state()
         page.keyboard.press("ArrowRight")
         expect(page.get_by_text("43\u202f212 of 100\u202f000")).to_be_visible()
+        page.wait_for_load_state()
         page.keyboard.press("Escape")
         expect(tile(page, 43_211)).to_be_in_viewport()
         expect(tile(page, 43211).locator("a")).to_be_focused()

@@ -43,6 +43,7 @@ def look(page: Page, watch: Watch) -> None:
     expect(page.get_by_text("2 of 12")).to_be_visible()
     assert page.locator(".picture img").evaluate("async i => { await i.decode(); return i.naturalWidth }") == 256
     expect(page.locator("dl")).to_contain_text("43")
+    page.wait_for_load_state()
     page.keyboard.press("ArrowRight")
     expect(page.get_by_text("3 of 12")).to_be_visible()
     with page.expect_download() as download:

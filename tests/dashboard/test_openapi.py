@@ -15,11 +15,13 @@ from pydantic import ValidationError
 from running import RunningFarm
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, insert, text
 
+from dashboard.api.document import PLACES
 from dashboard.api.operations import Media, Operation
 from farm import people, webhooks
 from farm.addresses import AllowedHosts
+from farm.models import Input
 from farm.roles import Role
 from farm.settings import Settings
 from producer.words import save_word_list
@@ -114,6 +116,20 @@ def test_jobs_that_have_ended_and_others(client: FlaskClient, farm) -> None:
         assert [job["id"] for job in jobs] == [expected]
 
 
+def test_what_no_text_of_the_database_holds_finds_nothing(client: FlaskClient, farm) -> None:
+    farm.submit()
+    for found, query in (
+        ("jobs", "owner=a%00"),
+        ("jobs", "pipeline=%00"),
+        ("jobs", "q=%00"),
+        ("activities", "actor=a%00"),
+        ("activities", "action=%00"),
+    ):
+        answer = client.get(f"/api/v1/{found}?{query}")
+        assert (answer.status_code, answer.get_json()[found]) == (200, []), query
+    assert client.post("/api/v1/login-links", json={"user": "\0"}).status_code == 404
+
+
 def test_presets_keep_loras_as_they_were_given(client: FlaskClient) -> None:
     for given, kept in (
         ("tiny-warm:0.5", "tiny-warm:0.5"),
@@ -135,15 +151,20 @@ def token(engine: Engine, farm) -> str:
     for name in ("ada", "bob"):
         user = people.add_user(engine, name, Role.SUBMITTER)
         people.make_token(engine, user.user_id, "of another")
-    farm.add_worker("0")
+    # What the document's examples name: a job that has finished its first image and goes on, a worker, a picture.
+    farm.finish(farm.start(farm.submit(2, output_format="latents")))
+    farm.add_worker(PLACES["worker_id"][1])
+    with engine.begin() as connection:
+        picture = {"sha256": str(PLACES["ref"][1]).removeprefix("sha256:"), "media_type": "image/png"}
+        connection.execute(insert(Input).values(width=64, height=64, size=100, **picture))
     farm.complete(2)
     farm.submit(3)
     failed = farm.submit(1)
     farm.fail(farm.start(failed), "black picture")
-    farm.complete(1, output_format="latents")
     save_word_list(engine, "animals", "cat\ndog", "chief")
     for number in range(2):
-        webhooks.add_webhook(engine, "chief", f"https://example.org/hook/{number}", AllowedHosts.read(""))
+        webhook = webhooks.add_webhook(engine, "chief", f"https://example.org/hook/{number}", AllowedHosts.read(""))
+        webhooks.send_test(engine, webhook.id)
     return token
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from dashboard.api.bodies import Body
+from dashboard.api.bodies import Body, shown
 from dashboard.api.operations import Document, Number, Query, Whole
 from farm.events import KINDS
 
@@ -36,7 +36,7 @@ class ProblemDocument(Document):
     )
 
 
-class InputBody(Body):
+class InputBody(Body, json_schema_extra=shown(url="https://example.org/house.png")):
     """Where a picture lies."""
 
     url: Annotated[str, Field(max_length=2000)]
@@ -53,7 +53,7 @@ class InputDocument(Document):
     url: str
 
 
-class PresetBody(Body):
+class PresetBody(Body, json_schema_extra=shown(name="draft", fields={"steps": "20", "size": "512x512"})):
     """Fields of a job under a name."""
 
     name: str

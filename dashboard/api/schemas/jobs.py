@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from dashboard.api.bodies import Body
+from dashboard.api.bodies import Body, shown
 from dashboard.api.operations import Document, Moment, Number, Query, Whole
 from dashboard.queries.paging import MAX_ID
 from dashboard.steering import MAX_JOBS
@@ -98,7 +98,7 @@ class JobChanges(Body):
     priority: int = Field(default=50, ge=0, le=MAX_PRIORITY)
     name: str | None = Field(default=None, max_length=200)
 
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, **shown(priority=80, name="posters")})
 
 
 class ActionBody(Body):
@@ -106,7 +106,15 @@ class ActionBody(Body):
 
     action: Literal["pause", "resume", "cancel", "retry", "priority", "delete"]
     jobs: list[JobNumber] = Field(max_length=MAX_JOBS)
-    priority: int | None = Field(default=None, ge=0, le=MAX_PRIORITY)
+    priority: int = Field(default=50, ge=0, le=MAX_PRIORITY, description="with the action `priority`")
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"action": {"const": "priority"}}},
+            "then": {"required": ["priority"]},
+            **shown(action="priority", jobs=[1, 2], priority=80),
+        }
+    )
 
 
 class Outcome(Document):
@@ -220,21 +228,21 @@ Tags = list[Annotated[str, Field(min_length=1, max_length=50)]]
 Rating = Annotated[int, Field(ge=-1, le=1)]
 
 
-class MarkBody(Body):
+class MarkBody(Body, json_schema_extra=shown(rating=1, tags=["cover"])):
     """What becomes of an image's marks."""
 
     rating: Rating = 0
     tags: Tags = Field(default=[], max_length=MAX_TAGS)
 
 
-class ChosenBody(Body):
+class ChosenBody(Body, json_schema_extra=shown(images="0,5,7-9")):
     """Which images of a job."""
 
     images: list[Annotated[int, Field(ge=0)]] | str | None = None
     filter: dict[str, str | int] = Field(default={})
 
 
-class MarksBody(ChosenBody):
+class MarksBody(ChosenBody, json_schema_extra=shown(filter={"q": "fox"}, add_tags=["cover"])):
     """What becomes of the marks of many images."""
 
     rating: Rating = 0

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from dashboard.api.bodies import Body
+from dashboard.api.bodies import Body, shown
 from dashboard.api.operations import Document, Number, Query, Whole
 from farm.events import KINDS
 from farm.limits import MAX_LIMIT, Scope
@@ -37,7 +37,7 @@ class Me(Document):
     token: TokenUse | None
 
 
-class TokenBody(Body):
+class TokenBody(Body, json_schema_extra=shown(name="nightly script", scopes=["read", "submit"], days=365)):
     """A new token; what is left out is as much as its user may."""
 
     name: str
@@ -77,7 +77,7 @@ class Tokens(Document):
     tokens: list[TokenDocument]
 
 
-class UserBody(Body):
+class UserBody(Body, json_schema_extra=shown(name="ana", role="submitter")):
     """A new user."""
 
     name: str
@@ -85,7 +85,7 @@ class UserBody(Body):
     password: str | None = None
 
 
-class UserChanges(Body):
+class UserChanges(Body, json_schema_extra=shown(role="operator")):
     """What becomes of a user."""
 
     role: str | None = None
@@ -110,7 +110,7 @@ class Users(Document):
     users: list[UserDocument]
 
 
-class LinkBody(Body):
+class LinkBody(Body, json_schema_extra=shown(user="ana")):
     """Whom a link is for; left out, whoever asks."""
 
     user: str | None = None
@@ -129,7 +129,7 @@ Kinds = Annotated[
 ]
 
 
-class WebhookBody(Body):
+class WebhookBody(Body, json_schema_extra=shown(url="https://example.org/farm", kinds=["job.completed"])):
     """An address that is told of events."""
 
     url: str
@@ -137,7 +137,7 @@ class WebhookBody(Body):
     all_jobs: bool = False
 
 
-class WebhookChanges(Body):
+class WebhookChanges(Body, json_schema_extra=shown(enabled=True)):
     """What becomes of a webhook."""
 
     url: str | None = None
@@ -146,7 +146,7 @@ class WebhookChanges(Body):
     enabled: bool | None = None
 
 
-class ReplayBody(Body):
+class ReplayBody(Body, json_schema_extra=shown(since="2026-01-31T12:00:00Z")):
     """From when on."""
 
     since: datetime
