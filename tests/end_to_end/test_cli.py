@@ -21,7 +21,7 @@ from producer import Farm
 from worker.tiny import write_tiny_checkpoint
 
 #: Of a job that is not done when it is looked at.
-MANY = ("--steps", "30", "--size", "128x128", "--images-per-prompt", "40")
+MANY = ("--steps", "30", "--size", "128x128", "--images-per-prompt", "24")
 
 
 class EmbeddedFarm(RunningFarm):
@@ -141,7 +141,7 @@ def test_a_day_with_an_embedded_farm(farm: EmbeddedFarm, tmp_path: Path) -> None
     farm.environment["FARM_URL"] = farm.url
     with farm.up():
         job = farm.await_job(resumed)
-        assert (job["state"], job["images"]["completed"]) == ("completed", 40)
+        assert (job["state"], job["images"]["completed"]) == ("completed", 24)
 
 
 def test_a_killed_farm_up_leaves_nothing_that_harms_the_next(farm: EmbeddedFarm) -> None:
@@ -157,7 +157,7 @@ def test_a_killed_farm_up_leaves_nothing_that_harms_the_next(farm: EmbeddedFarm)
             "the orphans' end",
         )
     with farm.up():
-        assert farm.await_job(job_id)["images"]["completed"] == 40
+        assert farm.await_job(job_id)["images"]["completed"] == 24
 
 
 BAD = [
