@@ -2,25 +2,20 @@
 
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from html import escape
-from typing import Any
 
 import numpy as np
-import png
 import torch
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save
 
 from farm.formats import TEXT_NAME, XMP_NAMESPACE
 from farm.spec import ImageParameters
 from farm.web_ui import web_ui_text
 from worker.pictures import Picture
+from worker.png_file import write_png
 
-#: zlib's fastest level. Measured at 1024x1024 on one core: 55 to 80 ms against the default's 230 to 290 ms, for
-#: files about a fifth larger. A device that makes 2.4 pictures a second leaves no time for the default.
-PNG_COMPRESS_LEVEL = 1
 THUMBNAIL_EDGE = 320
 THUMBNAIL_QUALITY = 80
 #: What fits into a segment of JPEG, less the names that stand before it.
@@ -43,36 +38,14 @@ def encode(picture: Picture, parameters: ImageParameters, provenance: Mapping[st
         return save({"latents": picture.contiguous()}, {TEXT_NAME: text})
     texts = {TEXT_NAME: text, "parameters": web_ui_text(parameters)}
     if not isinstance(picture, Image.Image):
-        return _png16(picture, texts)
-    buffer = io.BytesIO()
+        return write_png((picture.clip(0, 1) * 65535).round().astype(np.uint16), texts)
     if parameters.output_format == "png":
-        chunks = PngInfo()
-        for name, value in texts.items():
-            # add_text takes iTXt for text beyond Latin-1, and else the older tEXt, which more programs read.
-            chunks.add_text(name, value)
-        picture.save(buffer, "PNG", compress_level=PNG_COMPRESS_LEVEL, pnginfo=chunks)
-    else:
-        limit = JPEG_SEGMENT_BYTES if parameters.output_format == "jpeg" else None
-        metadata = _fitting({"xmp": _xmp(text), "exif": _exif(texts["parameters"])}, limit)
-        picture.save(buffer, parameters.output_format.upper(), quality=parameters.output_quality, **metadata)
+        return write_png(np.asarray(picture), texts)
+    buffer = io.BytesIO()
+    limit = JPEG_SEGMENT_BYTES if parameters.output_format == "jpeg" else None
+    metadata = _fitting({"xmp": _xmp(text), "exif": _exif(texts["parameters"])}, limit)
+    picture.save(buffer, parameters.output_format.upper(), quality=parameters.output_quality, **metadata)
     return buffer.getvalue()
-
-
-def _png16(picture: "np.ndarray[Any, np.dtype[np.float32]]", texts: Mapping[str, str]) -> bytes:
-    """A PNG with 16 bits per channel of a picture (height, width, 3) in 0..1."""
-    height, width, _ = picture.shape
-    values = (picture.clip(0, 1) * 65535).round().astype(np.uint16)
-    plain, whole = io.BytesIO(), io.BytesIO()
-    writer = png.Writer(width, height, greyscale=False, bitdepth=16, compression=PNG_COMPRESS_LEVEL)
-    writer.write(plain, values.reshape(height, width * 3))
-    header, *others = png.Reader(bytes=plain.getvalue()).chunks()
-    png.write_chunks(whole, [header, *_text_chunks(texts), *others])
-    return whole.getvalue()
-
-
-def _text_chunks(texts: Mapping[str, str]) -> Iterable[tuple[bytes, bytes]]:
-    """iTXt chunks: keyword, not compressed, no language, no translation (PNG specification, 11.3.3.4)."""
-    return [(b"iTXt", name.encode("latin-1") + b"\0\0\0\0\0" + text.encode()) for name, text in texts.items()]
 
 
 def _xmp(text: str) -> bytes:

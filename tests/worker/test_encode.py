@@ -136,6 +136,11 @@ def test_sixteen_bits_are_sixteen_bits() -> None:
     assert np.abs(values / 65535 - ramp).max() < 1e-5
 
 
+def test_flat_areas_take_no_room() -> None:
+    flat = Image.new("RGB", (1024, 1024), (200, 30, 30))
+    assert len(encode(flat, parameters("a", 1), {})) < 20_000
+
+
 def test_a_prompt_too_long_for_a_jpeg_is_left_out_of_it() -> None:
     image = parameters("狐" * 10_000, 1, negative_prompt="雪" * 10_000, prompt_2="犬" * 10_000, output_format="jpeg")
     data = encode(PICTURE, image, {})
