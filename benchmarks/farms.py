@@ -1,4 +1,4 @@
-"""A farm to measure: `farm up` on a directory of its own, with one tiny worker on the CPU."""
+"""A farm to measure: `farm up` on a directory of its own, with one worker."""
 
 import os
 import subprocess
@@ -18,10 +18,10 @@ START_SECONDS = 120
 
 
 @contextmanager
-def farm_up(data: Path, **environment: str) -> Iterator[str]:
+def farm_up(data: Path, devices: str = "cpu", pipeline: str = "tiny", **environment: str) -> Iterator[str]:
     """The address of a farm whose worker is ready; it ends with the context."""
     url = f"http://127.0.0.1:{free_port()}"
-    options = ["--data", str(data), "--port", url.rpartition(":")[2], "--devices", "cpu", "--pipeline", "tiny"]
+    options = ["--data", str(data), "--port", url.rpartition(":")[2], "--devices", devices, "--pipeline", pipeline]
     process = subprocess.Popen(
         [sys.executable, "-m", "farm.cli", "up", *options], stdout=subprocess.DEVNULL, env=os.environ | environment
     )

@@ -31,6 +31,7 @@ from farm.spec import Mode
 from farm.states import Stage
 from worker.adapters import Adapters, take_embeds_as_given
 from worker.options import apply_options
+from worker.prompt_cache import PromptCache
 from worker.tiny import write_tiny_checkpoint
 from worker.tiny_adapters import write_tiny_adapters
 
@@ -65,6 +66,8 @@ class LoadedPipeline:
     adapters: dict[Stage, Adapters]
     fingerprint: dict[str, str] = field(default_factory=dict)
     """What pictures depend on beside their parameters: equal fingerprints promise equal pictures."""
+    prompts: dict[Stage, PromptCache] = field(default_factory=lambda: {stage: PromptCache() for stage in Stage})
+    """What its encoders have read."""
     _modes: dict[tuple[Stage, Mode], Any] = field(default_factory=dict)
 
     def mode(self, stage: Stage, mode: Mode) -> Any:

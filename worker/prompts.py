@@ -4,9 +4,10 @@ compel's syntax: https://github.com/damian0815/compel/blob/main/doc/syntax.md.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 from compel import BaseTextualInversionManager, Compel, CompelForSDXL, ReturnedEmbeddingsType
@@ -15,6 +16,7 @@ from pyparsing import ParseException, ParserElement
 
 from farm.errors import FarmError
 from farm.spec import ImageParameters
+from worker.prompt_cache import Embeddings, PromptCache
 
 # Without its memory compel's parser takes four times as long with every open bracket: sixteen of them take minutes.
 ParserElement.enable_packrat()
@@ -24,52 +26,108 @@ class PromptSyntaxError(FarmError):
     """A weighted prompt says something that cannot be understood."""
 
 
-def prompt_groups(pipe: Any, images: Sequence[ImageParameters]) -> list[tuple[list[int], dict[str, Any]]]:
-    """Which of the images can share a call, by their numbers, and what that call is given for their prompts.
+_EMBEDS = ("prompt_embeds", "pooled_prompt_embeds", "negative_prompt_embeds", "negative_pooled_prompt_embeds")
+
+
+def prompt_groups(
+    pipe: Any, images: Sequence[ImageParameters], kept: PromptCache
+) -> list[tuple[list[int], dict[str, torch.Tensor]]]:
+    """Which of the images can share a call, by their numbers, and the embeddings that this call is given.
 
     Plain prompts all share one. Embeddings of weighted prompts are as long as their texts, and a call's must be of one
     length; each image is encoded alone, so that it does not depend on its neighbours. Raises PromptSyntaxError.
     """
-    if images[0].prompt_syntax == "plain":
-        return [(list(range(len(images))), _plain(images))]
-    with torch.no_grad():
-        encoded = [_weighted(pipe, image) for image in images]
+    encoded = _plain(pipe, images, kept) if images[0].prompt_syntax == "plain" else _weighted(pipe, images, kept)
     groups: dict[int, list[int]] = defaultdict(list)
     for number, embeds in enumerate(encoded):
-        groups[embeds["prompt_embeds"].shape[1]].append(number)
-    return [
-        (group, {name: torch.cat([encoded[number][name] for number in group]) for name in encoded[0]})
-        for group in groups.values()
-    ]
+        groups[embeds[0].shape[1]].append(number)
+    calls = []
+    for group in groups.values():
+        parts = zip(*(encoded[number] for number in group), strict=True)
+        # Without guidance there are no negative ones.
+        calls.append((group, {name: torch.cat(part) for name, part in zip(_EMBEDS, parts, strict=False)}))
+    return calls
 
 
-def _plain(images: Sequence[ImageParameters]) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"prompt": [image.prompt for image in images]}
+class _Text(NamedTuple):
+    """Words for one or both encoders, and what else their embeddings depend on."""
+
+    first: str
+    second: str
+    clip_skip: int | None
+    adapters: tuple[object, ...]
+
+
+def _adapters(image: ImageParameters) -> tuple[object, ...]:
+    """What changes the encoders: LoRAs may, textual inversions give words new vectors."""
+    return (image.loras, image.textual_inversions)
+
+
+def _plain(pipe: Any, images: Sequence[ImageParameters], kept: PromptCache) -> list[Embeddings]:
+    """Embeddings (1, 77, d) and pooled (1, d) of each image's prompt and, where there is guidance, its negative one."""
+    shared, adapters = images[0], _adapters(images[0])
     # Without a second prompt diffusers gives the first one to both encoders; in a batch the others may have one.
-    arguments["prompt_2"] = [image.prompt_2 or image.prompt for image in images]
-    if images[0].negative_prompt is not None:
-        # None is not "": diffusers gives it an unconditional embedding of zeros.
-        arguments["negative_prompt"] = [image.negative_prompt for image in images]
-        arguments["negative_prompt_2"] = [image.negative_prompt_2 or image.negative_prompt for image in images]
-    return arguments
+    texts = [_Text(image.prompt, image.prompt_2 or image.prompt, shared.clip_skip, adapters) for image in images]
+    guided = shared.guidance_scale > 1
+    zeros = shared.negative_prompt is None and pipe.config.force_zeros_for_empty_prompt
+    if guided and not zeros:
+        # None is not "": where the model was trained so, diffusers gives it an unconditional embedding of zeros.
+        # clip_skip concerns the prompt alone.
+        for image in images:
+            negative = image.negative_prompt or ""
+            texts.append(_Text(negative, image.negative_prompt_2 or negative, None, adapters))
+    encoded = kept.encoded(texts, partial(_encode, pipe))
+    if not guided:
+        return encoded
+    negatives = [tuple(map(torch.zeros_like, one)) for one in encoded] if zeros else encoded[len(images) :]
+    return [(*one, *negative) for one, negative in zip(encoded, negatives, strict=False)]
 
 
-def _weighted(pipe: Any, image: ImageParameters) -> dict[str, torch.Tensor]:
-    """Embeddings (1, 77 k, d) of one image's prompts, with as many chunks of 77 tokens as the longest needs.
+def _encode(pipe: Any, texts: list[Hashable]) -> list[Embeddings]:
+    """By diffusers, which encodes a negative prompt as it does a prompt: together on a GPU.
+
+    On a CPU alone, because there it takes as long, and the last bits of a text's embeddings depend on its company.
+    """
+    wanted = cast("list[_Text]", texts)
+    found: dict[_Text, Embeddings] = {}
+    for clip_skip in {text.clip_skip for text in wanted}:
+        alike = [text for text in wanted if text.clip_skip == clip_skip]
+        size = 1 if torch.device(pipe._execution_device).type == "cpu" else len(alike)
+        for start in range(0, len(alike), size):
+            part = alike[start : start + size]
+            embeds, _, pooled, _ = pipe.encode_prompt(
+                prompt=[text.first for text in part],
+                prompt_2=[text.second for text in part],
+                do_classifier_free_guidance=False,
+                clip_skip=clip_skip,
+            )
+            found.update(zip(part, zip(embeds.split(1), pooled.split(1), strict=True), strict=True))
+    return [found[text] for text in wanted]
+
+
+def _weighted(pipe: Any, images: Sequence[ImageParameters], kept: PromptCache) -> list[Embeddings]:
+    """The same with weights, (1, 77 k, d): as many chunks of 77 tokens as the longest text of an image needs.
 
     Where there is no negative prompt, the empty one is taken: zeros would have to be as long as the prompt.
     """
-    negative = image.negative_prompt or ""
-    texts = (image.prompt, image.prompt_2 or image.prompt, negative, image.negative_prompt_2 or negative)
+    texts = []
+    for image in images:
+        negative = image.negative_prompt or ""
+        words = (image.prompt, image.prompt_2 or image.prompt, negative, image.negative_prompt_2 or negative)
+        texts.append((words, image.clip_skip, _adapters(image)))
+    return kept.encoded(texts, lambda missing: [_weigh(pipe, *cast("Any", text)[:2]) for text in missing])
+
+
+def _weigh(pipe: Any, texts: tuple[str, str, str, str], clip_skip: int | None) -> Embeddings:
     for text in texts:
         _check(text)
     embeds = _compel(pipe, 0, *texts)
-    if image.clip_skip:
+    if clip_skip:
         # As in diffusers it concerns neither the pooled embedding nor the negative prompt.
-        embeds["prompt_embeds"] = _compel(pipe, image.clip_skip, *texts)["prompt_embeds"]
-    if not all(torch.isfinite(tensor).all() for tensor in embeds.values()):
+        embeds = (_compel(pipe, clip_skip, *texts)[0], *embeds[1:])
+    if not all(torch.isfinite(tensor).all() for tensor in embeds):
         raise PromptSyntaxError(
-            f"The weights of {image.prompt[:100]!r} or of its negative prompt make no finite embedding; the weights "
+            f"The weights of {texts[0][:100]!r} or of its negative prompt make no finite embedding; the weights "
             f"of a blend must not add up to 0."
         )
     return embeds
@@ -92,9 +150,7 @@ def _check(text: str) -> None:
         raise PromptSyntaxError("swap() is not possible here; write the prompt with the word that is meant.")
 
 
-def _compel(
-    pipe: Any, clip_skip: int, prompt: str, second: str, negative: str, negative_second: str
-) -> dict[str, torch.Tensor]:
+def _compel(pipe: Any, clip_skip: int, prompt: str, second: str, negative: str, negative_second: str) -> Embeddings:
     if pipe.text_encoder is None:
         # The refiner has the second encoder alone.
         compel = Compel(
@@ -106,7 +162,7 @@ def _compel(
             requires_pooled=True,
         )
         embeds, pooled = compel([second, negative_second])
-        return _named(embeds[:1], pooled[:1], embeds[1:], pooled[1:])
+        return embeds[:1], pooled[:1], embeds[1:], pooled[1:]
     both = CompelForSDXL(
         SimpleNamespace(
             tokenizer=pipe.tokenizer,
@@ -119,18 +175,7 @@ def _compel(
         provider = compel.conditioning_provider
         provider.textual_inversion_manager = _Vectors(provider.tokenizer)
     found = both(prompt, second, negative_prompt=negative, negative_style_prompt=negative_second)
-    return _named(found.embeds, found.pooled_embeds, found.negative_embeds, found.negative_pooled_embeds)
-
-
-def _named(
-    embeds: torch.Tensor, pooled: torch.Tensor, negative: torch.Tensor, negative_pooled: torch.Tensor
-) -> dict[str, torch.Tensor]:
-    return {
-        "prompt_embeds": embeds,
-        "pooled_prompt_embeds": pooled,
-        "negative_prompt_embeds": negative,
-        "negative_pooled_prompt_embeds": negative_pooled,
-    }
+    return found.embeds, found.pooled_embeds, found.negative_embeds, found.negative_pooled_embeds
 
 
 class _Skipping:

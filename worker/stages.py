@@ -18,6 +18,7 @@ from farm.states import Stage
 from worker.inputs import Inputs
 from worker.pictures import Picture, finish, output_type
 from worker.pipelines import LoadedPipeline
+from worker.prompt_cache import PromptCache
 from worker.prompts import prompt_groups
 from worker.scheduling import scheduled
 from worker.watermark import set_watermark
@@ -102,6 +103,7 @@ def render_refiner(
     pipe = _mended(pipeline.mode(Stage.REFINER, "inpaint" if shared.mode == "inpaint" else "image"))
     ended = _calls(
         pipe,
+        pipeline.prompts[Stage.REFINER],
         images,
         lambda group, prompts: {
             **prompts,
@@ -114,19 +116,22 @@ def render_refiner(
 
 
 def _calls(
-    pipe: Any, images: Sequence[ImageParameters], arguments: Callable[[list[int], dict[str, Any]], dict[str, Any]]
+    pipe: Any,
+    prompts: PromptCache,
+    images: Sequence[ImageParameters],
+    arguments: Callable[[list[int], dict[str, Any]], dict[str, Any]],
 ) -> Any:
     """What the pipeline makes of the images: a tensor (n, ...) or a list, in their order.
 
-    One call for all whose prompts can share one; ``arguments`` is given their numbers and their prompts.
+    One call for all whose prompts can share one; ``arguments`` is given their numbers and their prompts' embeddings.
     """
     shared = images[0]
     set_watermark(pipe, shared)
-    groups = prompt_groups(pipe, images)
+    groups = prompt_groups(pipe, images, prompts)
     made = []
-    for group, prompts in groups:
+    for group, embeds in groups:
         with scheduled(pipe, shared):
-            made.append(pipe(**arguments(group, prompts)).images)
+            made.append(pipe(**arguments(group, embeds)).images)
     if len(groups) == 1:
         return made[0]
     numbers = [number for group, _ in groups for number in group]
@@ -170,7 +175,7 @@ def _render_base(
             given["ip_adapter_image_embeds"] = pipeline.adapters[Stage.BASE].image_embeds(followed, guided=guided)
         return {**prompts, **given, **more}
 
-    return _calls(pipe, images, arguments)
+    return _calls(pipe, pipeline.prompts[Stage.BASE], images, arguments)
 
 
 def _base_arguments(pipe: Any, images: Sequence[ImageParameters], inputs: Inputs, on_step: OnStep) -> dict[str, Any]:
