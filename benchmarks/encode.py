@@ -98,7 +98,7 @@ def measure(ways: dict[str, Way], picture: Image.Image, runs: int) -> dict[str, 
         if Image.open(io.BytesIO(encoded)).tobytes() != picture.tobytes():
             raise SystemExit(f"{name} gives other pixels.")
     others: dict[str, Callable[[], object]] = {
-        "rounding": lambda: finish(None, decoded, PARAMETERS),
+        "rounding": lambda: finish(decoded, "png"),
         "thumbnail": lambda: encode_thumbnail(picture),
         "hash": lambda: sha256(data["farm"]),
     }

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from producer import Farm
 
-AIM = 0.90
+AIM = 0.95
 SPLIT = 0.8
 
 

@@ -73,6 +73,10 @@ class Pipeline(BaseModel):
     unet: str | None = None
     """A UNet in place of the base's own: a folder or repository, or a file of weights (on the hub owner/name/file)."""
 
+    vae_dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    """In which pictures are decoded. Left out: in ``dtype``, but in float32 where that is float16 and the VAE's own
+    configuration says that it overflows there."""
+
     offload: Literal["none", "model", "sequential"] = "none"
     """What leaves the device's memory while it is not needed; slower, and only with a GPU."""
     vae_slicing: bool = False

@@ -9,10 +9,14 @@ import torch
 
 from farm.catalog import Pipeline
 from farm.errors import ConfigurationError
+from worker.decoding import Decoder
 
 
-def apply_options(pipe: Any, entry: Pipeline, device: str) -> None:
-    """Set up a loaded pipeline as its entry says. Raises ConfigurationError for what this device or machine lacks."""
+def apply_options(pipe: Any, decoder: Decoder, entry: Pipeline, device: str) -> None:
+    """Set up a loaded pipeline and its decoder as the entry says.
+
+    Raises ConfigurationError for what this device or machine lacks.
+    """
     if entry.offload != "none":
         if not device.startswith("cuda"):
             raise ConfigurationError(
@@ -23,10 +27,11 @@ def apply_options(pipe: Any, entry: Pipeline, device: str) -> None:
             pipe.enable_model_cpu_offload(device=device)
         else:
             pipe.enable_sequential_cpu_offload(device=device)
-    if entry.vae_slicing:
-        pipe.vae.enable_slicing()
-    if entry.vae_tiling:
-        pipe.vae.enable_tiling()
+    for vae in (pipe.vae, decoder.vae):
+        if entry.vae_slicing:
+            vae.enable_slicing()
+        if entry.vae_tiling:
+            vae.enable_tiling()
     if entry.attention_slicing:
         pipe.enable_attention_slicing()
     if entry.xformers:

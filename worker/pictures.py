@@ -4,9 +4,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
-
-from farm.spec import SharedParameters
 
 Picture = Image.Image | np.ndarray[Any, np.dtype[np.float32]] | torch.Tensor
 """8 bits per channel as PIL; more as floats (height, width, 3) in 0..1; or the latents (4, height / 8, width / 8)."""
@@ -22,19 +21,12 @@ LATENT_TO_RGB = (
 LATENT_RGB_BIAS = (0.1084, -0.0175, -0.0011)
 
 
-def output_type(shared: SharedParameters) -> str:
-    """``output_type`` of the pipeline's call that ends the picture."""
-    return "latent" if shared.output_format == "latents" else "pt"
-
-
-def finish(pipe: Any, ended: torch.Tensor, shared: SharedParameters) -> list[Picture]:
-    """What the call returned, decoded (n, 3, height, width) in 0..1 or latents, as one picture per image."""
-    if shared.output_format == "latents":
-        return list(ended.float().cpu())
-    if shared.output_format == "png16":
-        return list(pipe.image_processor.pt_to_numpy(ended))
+def finish(decoded: torch.Tensor, output_format: str) -> list[Picture]:
+    """Decoded pictures (n, 3, height, width) in 0..1, each as its format wants it."""
+    if output_format == "png16":
+        return list(VaeImageProcessor.pt_to_numpy(decoded))
     # diffusers' numpy_to_pil, but on the device: a quarter of the bytes leave it, and no core rounds them.
-    rounded = (ended.float() * 255).round().to(torch.uint8)
+    rounded = (decoded.float() * 255).round().to(torch.uint8)
     return [Image.fromarray(samples) for samples in rounded.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
 
 

@@ -30,6 +30,7 @@ from farm.errors import ConfigurationError
 from farm.spec import Mode
 from farm.states import Stage
 from worker.adapters import Adapters, take_embeds_as_given
+from worker.decoding import Decoder
 from worker.options import apply_options
 from worker.prompt_cache import PromptCache
 from worker.tiny import write_tiny_checkpoint
@@ -62,6 +63,7 @@ class LoadedPipeline:
     device: str
     base: StableDiffusionXLPipeline | None
     refiner: StableDiffusionXLImg2ImgPipeline | None
+    decoder: Decoder
     catalog: Catalog
     adapters: dict[Stage, Adapters]
     fingerprint: dict[str, str] = field(default_factory=dict)
@@ -123,12 +125,12 @@ def load(
                 f"Pipeline {entry.name!r}: its checkpoint cannot be written to {models_directory / TINY} ({error}). "
                 f"Let FARM_MODELS name a directory that this worker may write to."
             ) from error
-    base = refiner = None
+    base = refiner = decoder = None
     if Stage.BASE in stages:
         path = entry.local_path(entry.base, models_directory)
         config = entry.base_config and entry.local_path(entry.base_config, models_directory)
         components = _overrides(entry, models_directory)
-        base = _from_pretrained(StableDiffusionXLPipeline, entry, path, config, device, components)
+        base, decoder = _from_pretrained(StableDiffusionXLPipeline, entry, path, config, device, components)
         if entry.unet is not None and entry.unet.endswith(SAFE):
             _load_weights(entry, base.unet, entry.local_path(entry.unet, models_directory))
     if Stage.REFINER in stages and entry.refiner is not None:
@@ -139,21 +141,30 @@ def load(
             else {name: getattr(base, name) for name in SHARED}
         )
         config = entry.refiner_config and entry.local_path(entry.refiner_config, models_directory)
-        refiner = _from_pretrained(StableDiffusionXLImg2ImgPipeline, entry, path, config, device, shared)
+        refiner, decoder = _from_pretrained(
+            StableDiffusionXLImg2ImgPipeline, entry, path, config, device, shared, decoder
+        )
     adapters = {
         stage: Adapters(pipe, models_directory)
         for stage, pipe in ((Stage.BASE, base), (Stage.REFINER, refiner))
         if pipe is not None
     }
+    assert decoder is not None  # noqa: S101 - one of the stages was loaded
     return LoadedPipeline(
-        entry, device, base, refiner, catalog or Catalog.load(), adapters, _fingerprint(entry, device)
+        entry, device, base, refiner, decoder, catalog or Catalog.load(), adapters, _fingerprint(entry, device)
     )
 
 
 def _from_pretrained(
-    kind: Any, entry: Pipeline, path: str, config: str | None, device: str, shared: dict[str, Any]
-) -> Any:
-    """A pipeline of class ``kind`` on the device; ``shared`` are components that are loaded already.
+    kind: Any,
+    entry: Pipeline,
+    path: str,
+    config: str | None,
+    device: str,
+    shared: dict[str, Any],
+    decoder: Decoder | None = None,
+) -> tuple[Any, Decoder]:
+    """A pipeline of class ``kind`` on the device; ``shared`` are components that are loaded already, as is ``decoder``.
 
     ``config`` describes a single file.
     """
@@ -164,9 +175,13 @@ def _from_pretrained(
             pipe = kind.from_single_file(path, torch_dtype=dtype, **given, **shared)
         else:
             pipe = kind.from_pretrained(path, dtype=dtype, variant=entry.variant, use_safetensors=True, **shared)
+        # Before anything is offloaded: what decodes in a dtype of its own stays on the device.
+        decoder = decoder or Decoder(pipe.vae, entry)
+        if decoder.vae is not pipe.vae:
+            decoder.vae.to(device)
         if entry.offload == "none":
             pipe.to(device)
-        apply_options(pipe, entry, device)
+        apply_options(pipe, decoder, entry, device)
     except ConfigurationError:
         raise
     except Exception as error:
@@ -183,7 +198,7 @@ def _from_pretrained(
                 f"Pipeline {entry.name!r}: a tokenizer of {path} is empty; fetch the checkpoint again, complete."
             )
     pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return pipe, decoder
 
 
 def _overrides(entry: Pipeline, models_directory: Path) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from farm.errors import FarmError
-from farm.spec import ImageParameters
+from farm.spec import ImageParameters, SharedParameters
 from farm.states import Stage
+from worker.decoding import finite
 from worker.inputs import Inputs
-from worker.pictures import Picture, finish, output_type
+from worker.pictures import Picture, finish
 from worker.pipelines import LoadedPipeline
 from worker.prompt_cache import PromptCache
 from worker.prompts import prompt_groups
@@ -55,10 +55,6 @@ _CONDITIONS = (
 )
 
 
-class BrokenPictureError(FarmError):
-    """The model gave NaN or infinity where a picture should be."""
-
-
 def render_base(
     pipeline: LoadedPipeline, images: Sequence[ImageParameters], inputs: Inputs, on_step: OnStep
 ) -> torch.Tensor:
@@ -70,7 +66,7 @@ def render_base(
     latents = _render_base(
         pipeline, images, inputs, on_step, denoising_end=images[0].refiner_split, output_type="latent"
     )
-    return _finite(latents).cpu()
+    return finite(latents).cpu()
 
 
 def render_base_only(
@@ -82,8 +78,7 @@ def render_base_only(
         # diffusers pastes the crop back into the picture, which only its PIL output does.
         pasted: list[Picture] = _render_base(pipeline, images, inputs, on_step, output_type="pil")
         return pasted
-    ended = _render_base(pipeline, images, inputs, on_step, output_type=output_type(images[0]))
-    return finish(pipeline.base, _finite(ended), images[0])
+    return _pictures(pipeline, _render_base(pipeline, images, inputs, on_step, output_type="latent"), images[0])
 
 
 def render_refiner(
@@ -98,7 +93,7 @@ def render_refiner(
     expected = (len(images), 4, shared.height // 8, shared.width // 8)
     if tuple(latents.shape) != expected:
         raise ValueError(f"latents of shape {tuple(latents.shape)} for images that need {expected}")
-    noisy = _finite(latents)
+    noisy = finite(latents)
     _adapt(pipeline, Stage.REFINER, shared)
     pipe = _mended(pipeline.mode(Stage.REFINER, "inpaint" if shared.mode == "inpaint" else "image"))
     ended = _calls(
@@ -109,10 +104,17 @@ def render_refiner(
             **prompts,
             **_refiner_arguments([images[number] for number in group], inputs, on_step),
             "image": noisy[group].to(pipeline.device),
-            "output_type": output_type(shared),
+            "output_type": "latent",
         },
     )
-    return finish(pipe, _finite(ended), shared)
+    return _pictures(pipeline, ended, shared)
+
+
+def _pictures(pipeline: LoadedPipeline, latents: torch.Tensor, shared: SharedParameters) -> list[Picture]:
+    """Finished latents as they are delivered."""
+    if shared.output_format == "latents":
+        return list(finite(latents).float().cpu())
+    return finish(pipeline.decoder.decoded(latents, shared), shared.output_format)
 
 
 def _calls(
@@ -304,18 +306,9 @@ def _aesthetics(shared: ImageParameters) -> dict[str, float]:
 def _mended(pipe: Any) -> Any:
     """The pipeline, with its VAE back in the dtype it was loaded in.
 
-    diffusers casts a float16 VAE to float32 for each decoding. When that decoding fails (out of memory) the VAE
+    diffusers casts a float16 VAE to float32 for each picture that it encodes. When that fails (out of memory) the VAE
     stays in float32, and every later call would fail over the mixture.
     """
     if pipe.vae.dtype != pipe.unet.dtype:
         pipe.vae.to(pipe.unet.dtype)
     return pipe
-
-
-def _finite(tensor: torch.Tensor) -> torch.Tensor:
-    if not torch.isfinite(tensor).all():
-        raise BrokenPictureError(
-            "The model gave NaN or infinity. With float16 the cause is mostly the VAE: use one made for float16, "
-            "or bfloat16."
-        )
-    return tensor

@@ -3,6 +3,7 @@
 from functools import cache
 from typing import Any
 
+import torch
 from diffusers.utils import is_invisible_watermark_available
 
 from farm.combinations import MIN_WATERMARK_PIXELS
@@ -28,6 +29,17 @@ def watermarked(shared: SharedParameters) -> bool:
         return False
     # diffusers leaves out pictures that are less than 256 wide, and fails over wider ones that are as small.
     return shared.width >= 256 and shared.width * shared.height >= MIN_WATERMARK_PIXELS
+
+
+def mark(pictures: torch.Tensor, shared: SharedParameters) -> torch.Tensor:
+    """Decoded pictures (n, 3, height, width) in -1..1 with the watermark in them, if they shall have one.
+
+    Raises WatermarkMissingError.
+    """
+    if not watermarked(shared):
+        return pictures
+    marked: torch.Tensor = _watermarker().apply_watermark(pictures)
+    return marked
 
 
 def set_watermark(pipe: Any, shared: SharedParameters) -> None:

@@ -41,10 +41,10 @@ def load(
     return pipe
 
 
-def load_anew(kind: Any, path: Path, watermark: bool | None, **components: Any) -> Any:
-    pipe = kind.from_pretrained(
-        path, dtype=torch.float32, use_safetensors=True, add_watermarker=watermark, **components
-    )
+def load_anew(
+    kind: Any, path: Path, watermark: bool | None, dtype: torch.dtype = torch.float32, **components: Any
+) -> Any:
+    pipe = kind.from_pretrained(path, dtype=dtype, use_safetensors=True, add_watermarker=watermark, **components)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

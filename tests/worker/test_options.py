@@ -29,15 +29,7 @@ def entry(**options: Any) -> Pipeline:
 def plain(models: Path, prepare: Callable[[Any], object]) -> np.ndarray[Any, Any]:
     pipe = reference.load_anew(diffusers.StableDiffusionXLPipeline, models / "tiny" / "base", watermark=False)
     prepare(pipe)
-    picture = pipe(
-        prompt="a fox",
-        width=192,
-        height=128,
-        num_inference_steps=4,
-        guidance_scale=5.0,
-        generator=torch.Generator("cpu").manual_seed(1),
-    ).images[0]
-    return np.asarray(picture)
+    return plain_picture(pipe)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +48,42 @@ def test_an_option_is_what_diffusers_does_under_its_name(
 ) -> None:
     pipeline = load(entry(**options), models_directory, "cpu", {Stage.BASE})
     assert np.array_equal(np.asarray(render(pipeline, [IMAGE])[0]), plain(models_directory, prepare))
+
+
+def plain_picture(pipe: Any) -> np.ndarray[Any, Any]:
+    picture = pipe(
+        prompt="a fox",
+        width=192,
+        height=128,
+        num_inference_steps=4,
+        guidance_scale=5.0,
+        generator=torch.Generator("cpu").manual_seed(1),
+    ).images[0]
+    return np.asarray(picture)
+
+
+@pytest.mark.filterwarnings("ignore:`upcast_vae` is deprecated:FutureWarning")
+def test_in_float16_pictures_are_decoded_in_float32_as_by_diffusers(models_directory: Path) -> None:
+    pipeline = load(entry(dtype="float16"), models_directory, "cpu", {Stage.BASE})
+    assert pipeline.decoder.vae.dtype == torch.float32
+    half = reference.load_anew(
+        diffusers.StableDiffusionXLPipeline, models_directory / "tiny" / "base", watermark=False, dtype=torch.float16
+    )
+    for _ in range(2):
+        assert np.array_equal(np.asarray(render(pipeline, [IMAGE])[0]), plain_picture(half))
+    # Nothing is cast to and fro: diffusers' own VAE would be rounded by it.
+    assert pipeline.base.vae.dtype == torch.float16
+
+
+def test_the_decoders_dtype_can_be_chosen(models_directory: Path) -> None:
+    exact = np.asarray(render(load(entry(), models_directory, "cpu", {Stage.BASE}), [IMAGE])[0], np.float64)
+    pipeline = load(entry(vae_dtype="bfloat16", vae_tiling=True), models_directory, "cpu", {Stage.BASE})
+    assert (pipeline.decoder.vae.dtype, pipeline.base.vae.dtype) == (torch.bfloat16, torch.float32)
+    assert pipeline.decoder.vae.use_tiling
+    picture = np.asarray(render(pipeline, [IMAGE])[0], np.float64)
+    error = np.mean((picture - exact) ** 2)
+    assert error > 0
+    assert 10 * np.log10(255**2 / error) > 35
 
 
 def test_a_vae_of_ones_own_replaces_the_checkpoints(models_directory: Path, tmp_path: Path) -> None:

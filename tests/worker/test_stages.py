@@ -10,6 +10,7 @@ from farm.catalog import Catalog
 from farm.errors import RenderInterrupted
 from farm.states import Stage
 from worker import stages
+from worker.decoding import BrokenPictureError
 from worker.pipelines import LoadedPipeline, load
 
 SMALL = {"width": 64, "height": 64, "num_inference_steps": 5}
@@ -94,17 +95,17 @@ def test_latents_of_other_images_are_refused(pipeline: LoadedPipeline, shape: tu
 
 def test_nan_is_an_error_and_no_black_picture(pipeline: LoadedPipeline, models_directory: Path) -> None:
     refined, alone = parameters("a", 1, **SMALL), parameters("a", 1, **SMALL, refiner_split=None)
-    with pytest.raises(stages.BrokenPictureError):
+    with pytest.raises(BrokenPictureError):
         stages.render_refiner(pipeline, [refined], {}, torch.full((1, 4, 8, 8), float("nan")), quiet)
     for part in ("unet", "vae"):
         broken = load(Catalog.load().get("tiny"), models_directory, "cpu", {Stage.BASE})
         layer = broken.base.unet.conv_out if part == "unet" else broken.base.vae.decoder.conv_out
         with torch.no_grad():
             layer.bias.fill_(float("nan"))
-        with pytest.raises(stages.BrokenPictureError):
+        with pytest.raises(BrokenPictureError):
             stages.render_base_only(broken, [alone], {}, quiet)
         if part == "unet":
-            with pytest.raises(stages.BrokenPictureError):
+            with pytest.raises(BrokenPictureError):
                 stages.render_base(broken, [refined], {}, quiet)
 
 
