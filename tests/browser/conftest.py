@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 from chromium import launch
 from conftest import Services, farm_settings
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 from running import RunningFarm, running_farm
+
+# Farms, browsers and other tests share the machine: what comes late is not broken.
+expect.set_options(timeout=20_000)
 
 
 @pytest.fixture(scope="module")
