@@ -3,7 +3,8 @@
 Both render in batches of the same size, in alternation, and write PNG files. The bare loop is the documentation's
 code in a process of its own, with nothing beside it. The farm is `farm up` with one worker of both stages: Postgres,
 Valkey, producer, dashboard, worker and store share the machine. A run is timed from the submission to the job's end,
-by the database's clock. Loading and one warm-up batch are left out on both sides.
+by the database's clock. Loading and one warm-up batch are left out on both sides. Where the farm's time goes is told by
+the rows of its batches: how long until the first claim, and what share of the whole the device computed.
 
     .venv/bin/python benchmarks/overhead.py
 """
@@ -15,14 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import datetime
 from pathlib import Path
 
+import psycopg
 from farms import farm_up
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from farm import embedded
 from producer import Farm
 
 AIM = 0.95
@@ -95,22 +97,35 @@ def bare_loop(checkpoint: Path, options: argparse.Namespace) -> float:
 
 
 def compare(options: argparse.Namespace) -> dict[str, list[float]]:
-    """Rates of both sides, run by run."""
-    rates: dict[str, list[float]] = {"bare": [], "farm": []}
+    """Rates of both sides, and what shares of its time the farm waited for its first claim and computed, run by run."""
+    found: dict[str, list[float]] = {"bare": [], "farm": [], "waiting": [], "computing": []}
     with tempfile.TemporaryDirectory() as directory:
         # Others may look in: the embedded Postgres runs as a user of its own when started by root.
         Path(directory).chmod(0o755)
         data = Path(directory) / "data"
-        with farm_up(data) as url:
-            farm_run(url, options, options.batch_size)
+        with (
+            embedded.postgres(data / "postgres") as database_url,
+            farm_up(data, FARM_DATABASE_URL=database_url) as url,
+        ):
+            farm_run(url, database_url, options, options.batch_size)
             for _ in track(range(options.runs), "runs", console=Console(stderr=True)):
-                rates["farm"].append(farm_run(url, options, options.images))
-                rates["bare"].append(bare_run(data / "models" / "tiny", options))
-    return rates
+                run = farm_run(url, database_url, options, options.images)
+                for name, value in zip(("farm", "waiting", "computing"), run, strict=True):
+                    found[name].append(value)
+                found["bare"].append(bare_run(data / "models" / "tiny", options))
+    return found
 
 
-def farm_run(url: str, options: argparse.Namespace, count: int) -> float:
-    """Images per second of the farm, from submission to the job's end."""
+#: Of a job: seconds in all, to its first claim, and that the device computed.
+_TIMES = """
+SELECT EXTRACT(epoch FROM finished_at - created_at), EXTRACT(epoch FROM started_at - created_at),
+       (SELECT sum(base_seconds + refiner_seconds) FROM batches WHERE batches.job_id = jobs.id)
+FROM jobs WHERE id = %s
+"""
+
+
+def farm_run(url: str, database_url: str, options: argparse.Namespace, count: int) -> tuple[float, float, float]:
+    """Images per second of the farm, from submission to the job's end, and the shares of _TIMES of that time."""
     fields = {
         "seed": 0,
         "steps": options.steps,
@@ -122,8 +137,11 @@ def farm_run(url: str, options: argparse.Namespace, count: int) -> float:
         job = farm.submit(prompts(count), **fields).wait()
     if job.state != "completed":
         raise SystemExit(f"The job is {job.state}: {job.errors}")
-    seconds = datetime.fromisoformat(job.data["finished_at"]) - datetime.fromisoformat(job.data["created_at"])
-    return count / seconds.total_seconds()
+    with psycopg.connect(database_url) as connection:
+        row = connection.execute(_TIMES, (job.id,)).fetchone()
+    assert row is not None
+    whole, claimed, computed = map(float, row)
+    return count / whole, claimed / whole, computed / whole
 
 
 def bare_run(checkpoint: Path, options: argparse.Namespace) -> float:
@@ -134,19 +152,24 @@ def bare_run(checkpoint: Path, options: argparse.Namespace) -> float:
     return float(result.stdout.split()[-1])
 
 
-def report(rates: dict[str, list[float]], options: argparse.Namespace) -> None:
-    ratios = [farm / bare for farm, bare in zip(rates["farm"], rates["bare"], strict=True)]
-    medians = {side: statistics.median(values) for side, values in rates.items()}
+def report(found: dict[str, list[float]], options: argparse.Namespace) -> None:
+    ratios = [farm / bare for farm, bare in zip(found["farm"], found["bare"], strict=True)]
+    medians = {name: statistics.median(values) for name, values in found.items()}
     if options.json:
-        print(json.dumps({"images_per_second": rates, "median": medians, "ratios": ratios}))
+        print(json.dumps({"runs": found, "median": medians, "ratios": ratios}))
         return
     setting = f"{options.size}x{options.size}, {options.steps} steps, batches of {options.batch_size}"
     table = Table("", "images/s (median)", "all runs", title=f"{options.images} images, {setting}")
     for side, label in (("bare", "plain diffusers loop"), ("farm", "whole farm, one worker")):
-        table.add_row(label, f"{medians[side]:.2f}", "  ".join(f"{rate:.2f}" for rate in rates[side]))
+        table.add_row(label, f"{medians[side]:.2f}", "  ".join(f"{rate:.2f}" for rate in found[side]))
     table.add_row("farm / bare", f"{statistics.median(ratios):.3f}", "  ".join(f"{ratio:.3f}" for ratio in ratios))
     Console().print(table)
     print(f"aim: at least {AIM:.2f}")
+    idle = 1 - medians["waiting"] - medians["computing"]
+    print(
+        f"the farm's time: {medians['waiting']:.1%} until the first claim, {medians['computing']:.1%} computing, "
+        f"{idle:.1%} between calls and after the last (its pictures are encoded, stored and committed)"
+    )
 
 
 if __name__ == "__main__":
