@@ -9,6 +9,7 @@ import json
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any
 from flask import request
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
-from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.exceptions import ServiceUnavailable, TooManyRequests
 
 from dashboard.auth import identity
 from dashboard.compatible.errors import UnfinishedError
@@ -39,13 +40,17 @@ logger = logging.getLogger(__name__)
 
 #: Of the server's threads (``dashboard.server.THREADS``), so many may be held by callers who wait for pictures.
 MAX_WAITING = 60
+#: And so many by one user, who could keep out all others otherwise.
+MAX_WAITING_EACH = 30
 #: Images of one request.
 MAX_IMAGES = 100
 #: When somebody who found no place, or no worker, may ask again.
 RETRY_SECONDS = 10
 _NAME_CHARACTERS = 80
 
-_places = threading.BoundedSemaphore(MAX_WAITING)
+_lock = threading.Lock()
+#: How many each user has waiting.
+_waiting: Counter[str] = Counter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +82,26 @@ class Wish:
 
 @contextmanager
 def place() -> Iterator[None]:
-    """A place among those who wait; raises ServiceUnavailable when there is none."""
-    if not _places.acquire(blocking=False):
-        raise ServiceUnavailable(
-            f"{MAX_WAITING} requests wait for their pictures already. Try again in {RETRY_SECONDS} s, or submit "
-            f"jobs at /api/v1/jobs, which nobody has to wait for.",
-            retry_after=RETRY_SECONDS,
-        )
+    """A place among those who wait; raises ServiceUnavailable when there is none, TooManyRequests when there is none
+    left for this user.
+    """
+    name = identity().name
+    remedy = f"Try again in {RETRY_SECONDS} s, or submit jobs at /api/v1/jobs, which nobody has to wait for."
+    with _lock:
+        if _waiting.total() >= MAX_WAITING:
+            message = f"{MAX_WAITING} requests wait for their pictures already. {remedy}"
+            raise ServiceUnavailable(message, retry_after=RETRY_SECONDS)
+        if _waiting[name] >= MAX_WAITING_EACH:
+            message = f"{MAX_WAITING_EACH} of your requests wait for their pictures already. {remedy}"
+            raise TooManyRequests(message, retry_after=RETRY_SECONDS)
+        _waiting[name] += 1
     try:
         yield
     finally:
-        _places.release()
+        with _lock:
+            _waiting.subtract({name: 1})
+            if not _waiting[name]:
+                del _waiting[name]
 
 
 def begin(wish: Wish) -> "Rendering":

@@ -13,7 +13,7 @@ import pytest
 from running import wait_until
 from sqlalchemy import Engine, func, select
 
-from dashboard.compatible.rendering import MAX_WAITING
+from dashboard.compatible.rendering import MAX_WAITING, MAX_WAITING_EACH
 from dashboard.live import MAX_STREAMS
 from dashboard.server import serve
 from farm import people
@@ -142,7 +142,12 @@ def test_streams_leave_room_for_pages_and_give_their_places_back(settings: Setti
 
 def test_who_waits_for_pictures_leaves_room_and_holds_up_no_stop(settings: Settings, engine: Engine, farm) -> None:
     farm.add_worker()
-    token = people.make_token(engine, people.local_user(engine).user_id, "tests")
+    users = [people.local_user(engine), people.add_user(engine, "ana", Role.SUBMITTER)]
+    tokens = [people.make_token(engine, user.user_id, "tests") for user in users]
+    stranger = people.make_token(engine, people.add_user(engine, "bob", Role.SUBMITTER).user_id, "tests")
+
+    def shown(token: str) -> dict[str, dict[str, str]]:
+        return {"headers": {"Authorization": f"Bearer {token}"}}
 
     def waiting() -> int:
         with engine.connect() as connection:
@@ -151,18 +156,24 @@ def test_who_waits_for_pictures_leaves_room_and_holds_up_no_stop(settings: Setti
 
     async def ask(url: str) -> None:
         limits = httpx.Limits(max_connections=None)
-        headers = {"Authorization": f"Bearer {token}"}
-        async with httpx.AsyncClient(base_url=url, headers=headers, limits=limits, timeout=120) as client:
+        async with httpx.AsyncClient(base_url=url, limits=limits, timeout=120) as client:
             async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(client.post("/v1/images/generations", json={"prompt": "a fox"}))
-                    for _ in range(MAX_WAITING)
-                ]
-                await asyncio.to_thread(wait_until, lambda: waiting() == MAX_WAITING, "all who wait")
-                refused = await client.post("/sdapi/v1/txt2img", json={"prompt": "a fox"})
+                tasks = []
+                for token in tokens:
+                    tasks += [
+                        group.create_task(client.post("/v1/images/generations", json={"prompt": "fox"}, **shown(token)))
+                        for _ in range(MAX_WAITING_EACH)
+                    ]
+                    await asyncio.to_thread(wait_until, lambda count=len(tasks): waiting() == count, "all who wait")
+                    if token is tokens[0]:
+                        refused = await client.post("/v1/images/generations", json={"prompt": "fox"}, **shown(token))
+                        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "10")
+                        assert "30 of your requests" in refused.json()["error"]["message"]
+                assert len(tasks) == MAX_WAITING
+                refused = await client.post("/sdapi/v1/txt2img", json={"prompt": "a fox"}, **shown(stranger))
                 assert (refused.status_code, refused.headers["Retry-After"]) == (503, "10")
                 assert "/api/v1/jobs" in refused.json()["detail"]
-                assert (await client.get("/v1/models")).status_code == 200
+                assert (await client.get("/v1/models", **shown(stranger))).status_code == 200
                 for task in tasks[:-1]:
                     task.cancel()
                 await asyncio.to_thread(wait_until, lambda: waiting() == 1, "the end of what nobody waits for")
