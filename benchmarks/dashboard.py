@@ -18,6 +18,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -260,6 +261,7 @@ def read_pages(
     def read(reader: int) -> None:
         pages = itertools.cycle(PAGES[reader % len(PAGES) :] + PAGES[: reader % len(PAGES)])
         with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30) as client:
+            # People look at a page for a while: these pauses are the load, and wait for nothing.
             time.sleep(options.look * reader / options.readers)
             while time.monotonic() < deadline:
                 page = next(pages)
@@ -272,11 +274,11 @@ def read_pages(
                     sizes[page] = len(answer.content)
                 time.sleep(options.look)
 
-    readers = [threading.Thread(target=read, args=(reader,)) for reader in range(options.readers)]
-    for reader in readers:
-        reader.start()
-    for reader in track(readers, "readers", console=console):
-        reader.join()
+    with ThreadPoolExecutor(options.readers) as pool:
+        readers = [pool.submit(read, reader) for reader in range(options.readers)]
+        for reader in track(readers, "readers", console=console):
+            # A reader who met an error ends the benchmark, not only its own reading.
+            reader.result()
     return times, sizes
 
 

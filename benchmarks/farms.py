@@ -35,15 +35,15 @@ def farm_up(data: Path, devices: str = "cpu", pipeline: str = "tiny", **environm
 
 def _await_worker(process: "subprocess.Popen[bytes]", url: str) -> None:
     # What is not there yet tells nobody when it comes.
-    deadline = time.monotonic() + START_SECONDS
+    deadline, reason = time.monotonic() + START_SECONDS, "no worker came"
     while time.monotonic() < deadline and process.poll() is None:
         try:
             if httpx.get(f"{url}/readyz").is_success:
                 with Farm(url) as farm:
                     if any(worker["alive"] for worker in farm.workers()):
                         return
-        except (httpx.TransportError, FarmError):
+        except (httpx.TransportError, FarmError) as error:
             # Not up yet, or its token is not recorded yet.
-            pass
+            reason = str(error)
         time.sleep(0.2)
-    raise SystemExit("The farm did not start.")
+    raise SystemExit(f"The farm did not start: {reason}")
