@@ -68,7 +68,8 @@ def _plain(pipe: Any, images: Sequence[ImageParameters], kept: PromptCache) -> l
     shared, adapters = images[0], _adapters(images[0])
     # Without a second prompt diffusers gives the first one to both encoders; in a batch the others may have one.
     texts = [_Text(image.prompt, image.prompt_2 or image.prompt, shared.clip_skip, adapters) for image in images]
-    guided = shared.guidance_scale > 1
+    # As diffusers has it: a UNet that takes the scale as an input, as LCM's does, needs no second pass for it.
+    guided = shared.guidance_scale > 1 and pipe.unet.config.time_cond_proj_dim is None
     zeros = shared.negative_prompt is None and pipe.config.force_zeros_for_empty_prompt
     if guided and not zeros:
         # None is not "": where the model was trained so, diffusers gives it an unconditional embedding of zeros.
@@ -101,7 +102,9 @@ def _encode(pipe: Any, texts: list[Hashable]) -> list[Embeddings]:
                 do_classifier_free_guidance=False,
                 clip_skip=clip_skip,
             )
-            found.update(zip(part, zip(embeds.split(1), pooled.split(1), strict=True), strict=True))
+            for number, text in enumerate(part):
+                # Copies: a part of a tensor would keep all of it in memory, for as long as one text is kept.
+                found[text] = embeds[number : number + 1].clone(), pooled[number : number + 1].clone()
     return [found[text] for text in wanted]
 
 

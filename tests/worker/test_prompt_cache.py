@@ -11,6 +11,7 @@ from farm.states import Stage
 from worker import prompt_cache
 from worker.pipelines import LoadedPipeline
 from worker.prompt_cache import PromptCache
+from worker.prompts import prompt_groups
 
 SMALL = {"width": 64, "height": 64, "num_inference_steps": 2, "refiner_split": None}
 
@@ -52,6 +53,19 @@ def test_without_guidance_or_a_negative_prompt_none_is_encoded(fresh: LoadedPipe
         # SDXL's base was trained with zeros in place of an empty text.
         render(fresh, [parameters("b", 1, **SMALL)])
     assert calls == [1, 1]
+
+
+def test_a_unet_that_takes_the_scale_as_an_input_gets_no_negative_prompt(fresh: LoadedPipeline) -> None:
+    image = parameters("a", 1, guidance_scale=8.0, negative_prompt="grey", **SMALL)
+    # As diffusers' pipelines decide it, and LCM's UNets are configured.
+    fresh.base.unet.register_to_config(time_cond_proj_dim=256)
+    try:
+        with counted(fresh) as calls:
+            ((_, embeds),) = prompt_groups(fresh.base, [image], PromptCache())
+    finally:
+        fresh.base.unet.register_to_config(time_cond_proj_dim=None)
+    assert calls == [1]
+    assert set(embeds) == {"prompt_embeds", "pooled_prompt_embeds"}
 
 
 @pytest.mark.parametrize(
