@@ -11,6 +11,7 @@ import torch
 from sqlalchemy.exc import SQLAlchemyError
 
 from farm.claims import Claim, claim_companions
+from farm.errors import RenderInterrupted
 from farm.progress import Progress
 from farm.spec import ImageParameters
 from farm.states import Stage
@@ -89,6 +90,9 @@ def render_with_companions(
             if companions:
                 try:
                     return _call(station, [leader, *companions])
+                except RenderInterrupted:
+                    # Nobody wishes for any of it any more: nothing failed.
+                    raise
                 except Exception:
                     # Whose fault it is shows when each is rendered alone.
                     logger.exception("a shared call failed, each of its batches is rendered alone")

@@ -111,6 +111,14 @@ def await_ends(engine: Engine, job_ids: Sequence[int]) -> list[JobState]:
     return wait_until(all_ended, f"the ends of jobs {job_ids}")
 
 
+def await_shared_call(farm: RunningFarm, job_ids: Sequence[int]) -> None:
+    def rendering() -> bool:
+        at_work = {batch["job_id"] for w in farm.workers() for batch in w["batches"] if batch["step"]}
+        return at_work >= set(job_ids)
+
+    wait_until(rendering, "the shared call")
+
+
 def test_an_interactive_image_overtakes_bulk_work_in_both_stages(farm: RunningFarm, engine: Engine) -> None:
     bulk = submit(engine, ["bulk"] * 60, size="256x256", steps=8, batch_size=4, refiner_split=None)
     wait_until(lambda: any(b.state is BatchState.COMPLETED for b in batches(engine, bulk)), "a bulk batch's end")
@@ -168,15 +176,27 @@ def test_a_cancelled_companion_stops_nobody_else(farm: RunningFarm, engine: Engi
     with busy_device(farm, engine) as set_free:
         requests = ask(engine, PROMPTS[:3], steps=120, refiner_split=None)
         set_free(requests)
-
-        def rendering() -> bool:
-            at_work = {batch["job_id"] for w in farm.workers() for batch in w["batches"] if batch["step"]}
-            return at_work >= set(requests)
-
-        wait_until(rendering, "the shared call")
+        await_shared_call(farm, requests)
         cancel_job(engine, requests[0])
         assert await_ends(engine, requests) == [JobState.CANCELLED, JobState.COMPLETED, JobState.COMPLETED]
     cancelled, *others = batches(engine, *requests)
     assert cancelled.state is BatchState.CANCELLED
     assert [(batch.attempt, batch.stage) for batch in others] == [(1, Stage.BASE)] * 2
     assert others[0].base_seconds == others[1].base_seconds
+
+
+def test_a_shared_call_that_all_have_cancelled_is_no_failure(farm: RunningFarm, engine: Engine) -> None:
+    def failures() -> int:
+        return sum(path.read_text(errors="replace").count("a shared call failed") for path in farm.logs.glob("*.log"))
+
+    before = failures()
+    with busy_device(farm, engine) as set_free:
+        requests = ask(engine, PROMPTS[:2], steps=1000, refiner_split=None)
+        set_free(requests)
+        await_shared_call(farm, requests)
+        for job_id in requests:
+            cancel_job(engine, job_id)
+        # Whoever comes next gets the device, once it is free.
+        assert await_ends(engine, ask(engine, ["next"])) == [JobState.COMPLETED]
+    assert [batch.failures for batch in batches(engine, *requests)] == [0, 0]
+    assert failures() == before
