@@ -20,6 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps invisible-watermark
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps --target $(VENV)/quantisation torchao
 	@touch $@
 
 demo: $(STAMP)

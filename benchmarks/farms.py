@@ -14,7 +14,10 @@ from farm.embedded import free_port
 from farm.errors import FarmError
 from producer import Farm
 
-START_SECONDS = 120
+#: A GPU's worker loads 14 GB first.
+START_SECONDS = 300
+#: What it renders is finished first.
+STOP_SECONDS = 120
 
 
 @contextmanager
@@ -30,7 +33,11 @@ def farm_up(data: Path, devices: str = "cpu", pipeline: str = "tiny", **environm
         yield url
     finally:
         process.terminate()
-        process.wait()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _await_worker(process: "subprocess.Popen[bytes]", url: str) -> None:

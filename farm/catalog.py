@@ -83,10 +83,18 @@ class Pipeline(BaseModel):
     vae_tiling: bool = False
     attention_slicing: bool = False
 
-    compile: Literal["none", "regional", "full"] = "none"
-    """torch.compile of the UNets: their repeated blocks, or the whole."""
-    channels_last: bool = False
-    fused_qkv: bool = False
+    compile: Literal["none", "regional", "full", "max-autotune"] = "none"
+    """torch.compile of the UNets: their repeated blocks, or the whole, on a GPU with CUDA graphs; with max-autotune
+    each kernel is also chosen by measuring."""
+    channels_last: bool | None = None
+    """Left out: on GPUs."""
+    fused_qkv: bool | None = None
+    """One projection in place of three. Left out: on GPUs. Switched off by itself while a LoRA or an IP-Adapter acts,
+    whose weights belong to single projections."""
+    attention: Literal["auto", "cudnn", "flash", "efficient", "math"] = "auto"
+    """Which of torch's kernels for attention is tried first; auto leaves it to torch."""
+    quantisation: Literal["none", "int8", "fp8"] = "none"
+    """The UNets' linear layers in 8 bits, activations too (torchao): faster, and the pictures change visibly."""
     xformers: bool = False
 
     @model_validator(mode="after")

@@ -24,6 +24,11 @@ def latents_key(job_id: int, batch_id: int, attempt: int) -> str:
     return f"latents/{job_id}/{batch_id}-{attempt}.safetensors"
 
 
+def compiled_key(kind: str) -> str:
+    """Where what torch compiled for one kind of worker lies."""
+    return f"compiled/{kind}"
+
+
 def download_name(index: int, seed: int, ending: str = "png") -> str:
     """File name of a downloaded picture: ``000017_seed59.png``."""
     return f"{index:06d}_seed{seed}.{ending}"

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from diffusers import ControlNetModel
+from diffusers.models.attention_processor import AttnProcessor2_0, FusedAttnProcessor2_0
 from peft.tuners.tuners_utils import BaseTunerLayer
 from PIL import Image
 from safetensors import SafetensorError
@@ -46,11 +47,15 @@ def take_embeds_as_given(pipe: Any) -> None:
 class Adapters:
     """The adapters of one loaded checkpoint, base or refiner, of which ``pipe`` is a pipeline."""
 
-    def __init__(self, pipe: Any, models_directory: Path) -> None:
+    def __init__(self, pipe: Any, models_directory: Path, *, fused: bool = False) -> None:
+        """``fused``: the UNet has fused projections, to be used where nothing acts on the single ones."""
         self._pipe = pipe
+        self._fused = fused
         self._models = models_directory
         self._loras: OrderedDict[str, int] = OrderedDict()
         """Bytes of those that are loaded, the latest used last."""
+        self._acting = False
+        """Whether any of them acts."""
         self._tokens: tuple[TextualInversion, ...] = ()
         self._ip_adapter: IpAdapter | None = None
         self._controlnets: OrderedDict[str, Any] = OrderedDict()
@@ -64,10 +69,11 @@ class Adapters:
         if wanted:
             self._pipe.set_adapters([_module_name(lora.name) for lora, _ in wanted], [weight for _, weight in wanted])
             self._drop_idle({lora.name for lora, _ in wanted})
+        self._acting = bool(wanted)
         for module in self._modules():
             for layer in module.modules():
                 if isinstance(layer, BaseTunerLayer):
-                    layer.enable_adapters(enabled=bool(wanted))
+                    layer.enable_adapters(enabled=self._acting)
 
     def use_textual_inversions(self, wanted: Sequence[TextualInversion]) -> None:
         """Make exactly these words known; any other text is read as text. Raises AdapterError."""
@@ -110,6 +116,19 @@ class Adapters:
                 self._ip_adapter = wanted
         if wanted is not None:
             self._pipe.set_ip_adapter_scale(scale)
+
+    def choose_projections(self) -> None:
+        """Fused projections where the UNet has them, single ones while a LoRA acts: its matrices belong to these."""
+        if not self._fused:
+            return
+        wanted = AttnProcessor2_0 if self._acting else FusedAttnProcessor2_0
+        # Those of an IP-Adapter are its own.
+        other = FusedAttnProcessor2_0 if self._acting else AttnProcessor2_0
+        processors = self._pipe.unet.attn_processors
+        if any(type(processor) is other for processor in processors.values()):
+            self._pipe.unet.set_attn_processor(
+                {name: wanted() if type(one) is other else one for name, one in processors.items()}
+            )
 
     def image_embeds(self, pictures: Sequence[Image.Image], *, guided: bool) -> list[torch.Tensor]:
         """``ip_adapter_image_embeds`` for a call that renders n images, each of which follows its own picture.

@@ -20,7 +20,7 @@ from worker import latents, stages
 from worker.company import Accompany, Company
 from worker.inputs import Inputs
 from worker.lease import Lease
-from worker.memory import in_parts
+from worker.memory import in_parts, kind_of
 from worker.pictures import Picture
 from worker.previews import Seen
 from worker.station import Station
@@ -129,9 +129,6 @@ def _call(station: Station, members: Sequence[Member]) -> None:
     noisy = latents.join(received) if received else None
     on_step = _step_reporter(station, members)
     shared = images[0]
-    kind = f"{shared.pipeline}, {stage.value}, {shared.mode}, {shared.width}x{shared.height}"
-    if stage is Stage.BASE and shared.controlnet:
-        kind += f", {len(shared.controlnet)} ControlNets"
 
     def part(chosen: slice) -> torch.Tensor | list[Picture]:
         if noisy is not None:
@@ -143,7 +140,7 @@ def _call(station: Station, members: Sequence[Member]) -> None:
     started = time.monotonic()
     station.reporter.begin()
     with station.clock.running():
-        parts = in_parts(len(images), kind, station.memory, part)
+        parts = in_parts(len(images), kind_of(shared, stage), station.memory, part)
     seconds = time.monotonic() - started
 
     tensors = [made for made in parts if isinstance(made, torch.Tensor)]

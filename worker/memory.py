@@ -11,6 +11,8 @@ from typing import TypeVar
 import torch
 
 from farm.errors import FarmError
+from farm.spec import ImageParameters
+from farm.states import Stage
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,14 @@ class MemoryLimits:
             logger.warning("%s is damaged; limits of memory are found anew", self._path)
             return {}
         return limits
+
+
+def kind_of(shared: ImageParameters, stage: Stage) -> str:
+    """What decides how much memory the images of a call take, as limits are kept for it."""
+    kind = f"{shared.pipeline}, {stage.value}, {shared.mode}, {shared.width}x{shared.height}"
+    if stage is Stage.BASE and shared.controlnet:
+        kind += f", {len(shared.controlnet)} ControlNets"
+    return kind
 
 
 def in_parts(count: int, kind: str, limits: MemoryLimits, render: Callable[[slice], Part]) -> list[Part]:

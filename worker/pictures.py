@@ -7,6 +7,8 @@ import torch
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
+from worker.transfers import to_host
+
 Picture = Image.Image | np.ndarray[Any, np.dtype[np.float32]] | torch.Tensor
 """8 bits per channel as PIL; more as floats (height, width, 3) in 0..1; or the latents (4, height / 8, width / 8)."""
 
@@ -27,7 +29,7 @@ def finish(decoded: torch.Tensor, output_format: str) -> list[Picture]:
         return list(VaeImageProcessor.pt_to_numpy(decoded))
     # diffusers' numpy_to_pil, but on the device: a quarter of the bytes leave it, and no core rounds them.
     rounded = (decoded.float() * 255).round().to(torch.uint8)
-    return [Image.fromarray(samples) for samples in rounded.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
+    return [Image.fromarray(samples) for samples in to_host(rounded.permute(0, 2, 3, 1).contiguous()).numpy()]
 
 
 def preview(picture: Picture) -> Image.Image:

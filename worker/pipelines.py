@@ -1,5 +1,6 @@
 """Loads a catalog entry's pipelines onto one device, with what base and refiner share loaded once."""
 
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -31,7 +32,7 @@ from farm.spec import Mode
 from farm.states import Stage
 from worker.adapters import Adapters, take_embeds_as_given
 from worker.decoding import Decoder
-from worker.options import apply_options
+from worker.options import apply_options, projections_are_fused
 from worker.prompt_cache import PromptCache
 from worker.tiny import write_tiny_checkpoint
 from worker.tiny_adapters import write_tiny_adapters
@@ -126,6 +127,7 @@ def load(
                 f"Let FARM_MODELS name a directory that this worker may write to."
             ) from error
     base = refiner = decoder = None
+    _read_ahead(entry, models_directory, stages)
     if Stage.BASE in stages:
         path = entry.local_path(entry.base, models_directory)
         config = entry.base_config and entry.local_path(entry.base_config, models_directory)
@@ -145,7 +147,7 @@ def load(
             StableDiffusionXLImg2ImgPipeline, entry, path, config, device, shared, decoder
         )
     adapters = {
-        stage: Adapters(pipe, models_directory)
+        stage: Adapters(pipe, models_directory, fused=projections_are_fused(entry, device))
         for stage, pipe in ((Stage.BASE, base), (Stage.REFINER, refiner))
         if pipe is not None
     }
@@ -174,7 +176,7 @@ def _from_pretrained(
             given = {} if config is None else {"config": config, "local_files_only": True}
             pipe = kind.from_single_file(path, torch_dtype=dtype, **given, **shared)
         else:
-            pipe = kind.from_pretrained(path, dtype=dtype, variant=entry.variant, use_safetensors=True, **shared)
+            pipe = kind.from_pretrained(path, variant=entry.variant, **_straight_to(device, entry), **shared)
         # Before anything is offloaded: what decodes in a dtype of its own stays on the device.
         decoder = decoder or Decoder(pipe.vae, entry)
         if decoder.vae is not pipe.vae:
@@ -199,6 +201,29 @@ def _from_pretrained(
             )
     pipe.set_progress_bar_config(disable=True)
     return pipe, decoder
+
+
+def _straight_to(device: str, entry: Pipeline) -> dict[str, Any]:
+    """How weights are read: from safetensors only, in the entry's dtype, and onto the device if they stay there."""
+    kind = device.partition(":")[0] if entry.offload == "none" else None
+    return {"dtype": getattr(torch, entry.dtype), "use_safetensors": True, "device_map": kind}
+
+
+def _read_ahead(entry: Pipeline, models_directory: Path, stages: Collection[Stage]) -> None:
+    """Have the system read all weights at once that will be wanted one after the other, if they are local.
+
+    Not by loading them on several threads: diffusers makes its modules empty by a patch of torch that all threads see.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return
+    wanted = {Stage.BASE: (entry.base, entry.unet, entry.vae), Stage.REFINER: (entry.refiner,)}
+    for checkpoint in [one for stage in stages for one in wanted[stage] if one is not None]:
+        path = Path(entry.local_path(checkpoint, models_directory))
+        for file in (
+            [path] if path.is_file() else path.rglob(f"*.{entry.variant}{SAFE}" if entry.variant else f"*{SAFE}")
+        ):
+            with file.open("rb") as weights:
+                os.posix_fadvise(weights.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 def _overrides(entry: Pipeline, models_directory: Path) -> dict[str, Any]:

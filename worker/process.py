@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # garbage, again and again, takes a fifth of a worker's start, and would stop its threads while it renders.
     gc.disable()
     # Only here, in a process that is pinned and will never fork.
+    from worker.compile_cache import CompileCache
     from worker.gauges import BusyClock, Gauge
     from worker.memory import MemoryLimits
     from worker.pipelines import load
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from worker.station import Station
     from worker.tasks import register_tasks
     from worker.turns import Turns
+    from worker.warm_up import warm_up
 
     catalog = Catalog.load(settings.catalog, settings.models_directory)
     entry = catalog.get(options.pipeline)
@@ -68,13 +70,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pipeline = turns.submit(
         lambda: load(entry, settings.models_directory, options.device.torch_name, frozenset(stages), catalog)
     ).result()
-    gc.freeze()
-    gc.enable()
     worker_id = f"{hostname()}/{options.device.name}/{secrets.token_hex(4)}"
     engine = open_database(settings)
     app = make_celery(settings)
     app.conf.update(broker_transport=Transport, worker_concurrency=SLOTS)
     store = open_store(settings)
+    memory = MemoryLimits(settings.models_directory / "memory-limits.json", pipeline.fingerprint["device"])
+    compiled = CompileCache(store, engine, pipeline) if entry.compile != "none" else None
+    was_kept = compiled is not None and compiled.fetch()
+    # A CPU's first call is as fast as any other, unless it compiles.
+    if compiled is not None or options.device.name != "cpu":
+        turns.submit(lambda: warm_up(pipeline, stages, memory)).result()
+    if compiled is not None and not was_kept:
+        compiled.share()
+    gc.freeze()
+    gc.enable()
     clock = BusyClock()
     queues = [queue_name(entry.name, stage) for stage in stages]
     gauge = Gauge(options.device.torch_name, clock)
@@ -94,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             turns=turns,
             clock=clock,
             inputs=InputCache(store),
-            memory=MemoryLimits(settings.models_directory / "memory-limits.json", pipeline.fingerprint["device"]),
+            memory=memory,
         ),
     )
     register_worker(

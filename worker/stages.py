@@ -16,11 +16,12 @@ from farm.spec import ImageParameters, SharedParameters
 from farm.states import Stage
 from worker.decoding import finite
 from worker.inputs import Inputs
+from worker.options import attention_of
 from worker.pictures import Picture, finish
 from worker.pipelines import LoadedPipeline
-from worker.prompt_cache import PromptCache
 from worker.prompts import prompt_groups
 from worker.scheduling import scheduled
+from worker.transfers import to_device, to_host
 from worker.watermark import set_watermark
 
 
@@ -66,7 +67,7 @@ def render_base(
     latents = _render_base(
         pipeline, images, inputs, on_step, denoising_end=images[0].refiner_split, output_type="latent"
     )
-    return finite(latents).cpu()
+    return to_host(finite(latents))
 
 
 def render_base_only(
@@ -97,13 +98,14 @@ def render_refiner(
     _adapt(pipeline, Stage.REFINER, shared)
     pipe = _mended(pipeline.mode(Stage.REFINER, "inpaint" if shared.mode == "inpaint" else "image"))
     ended = _calls(
+        pipeline,
+        Stage.REFINER,
         pipe,
-        pipeline.prompts[Stage.REFINER],
         images,
         lambda group, prompts: {
             **prompts,
             **_refiner_arguments([images[number] for number in group], inputs, on_step),
-            "image": noisy[group].to(pipeline.device),
+            "image": to_device(noisy[group], pipeline.device),
             "output_type": "latent",
         },
     )
@@ -113,26 +115,27 @@ def render_refiner(
 def _pictures(pipeline: LoadedPipeline, latents: torch.Tensor, shared: SharedParameters) -> list[Picture]:
     """Finished latents as they are delivered."""
     if shared.output_format == "latents":
-        return list(finite(latents).float().cpu())
+        return list(to_host(finite(latents).float()))
     return finish(pipeline.decoder.decoded(latents, shared), shared.output_format)
 
 
 def _calls(
+    pipeline: LoadedPipeline,
+    stage: Stage,
     pipe: Any,
-    prompts: PromptCache,
     images: Sequence[ImageParameters],
     arguments: Callable[[list[int], dict[str, Any]], dict[str, Any]],
 ) -> Any:
-    """What the pipeline makes of the images: a tensor (n, ...) or a list, in their order.
+    """What a stage's diffusers pipeline makes of the images: a tensor (n, ...) or a list, in their order.
 
     One call for all whose prompts can share one; ``arguments`` is given their numbers and their prompts' embeddings.
     """
     shared = images[0]
     set_watermark(pipe, shared)
-    groups = prompt_groups(pipe, images, prompts)
+    groups = prompt_groups(pipe, images, pipeline.prompts[stage])
     made = []
     for group, embeds in groups:
-        with scheduled(pipe, shared):
+        with scheduled(pipe, shared), attention_of(pipeline.entry):
             made.append(pipe(**arguments(group, embeds)).images)
     if len(groups) == 1:
         return made[0]
@@ -177,7 +180,7 @@ def _render_base(
             given["ip_adapter_image_embeds"] = pipeline.adapters[Stage.BASE].image_embeds(followed, guided=guided)
         return {**prompts, **given, **more}
 
-    return _calls(pipe, pipeline.prompts[Stage.BASE], images, arguments)
+    return _calls(pipeline, Stage.BASE, pipe, images, arguments)
 
 
 def _base_arguments(pipe: Any, images: Sequence[ImageParameters], inputs: Inputs, on_step: OnStep) -> dict[str, Any]:
@@ -218,6 +221,7 @@ def _adapt(pipeline: LoadedPipeline, stage: Stage, shared: ImageParameters) -> N
     if base:
         adapter = catalog.ip_adapters.get(shared.ip_adapter) if shared.ip_adapter else None
         adapters.use_ip_adapter(adapter, shared.ip_adapter_scale)
+    adapters.choose_projections()
 
 
 def _control(pipe: Any, images: Sequence[ImageParameters], inputs: Inputs) -> dict[str, Any]:

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 from conformance import reference
-from conformance.cases import parameters, quiet, render
+from conformance.cases import INPUTS, parameters, quiet, render
 from conformance.original_layout import write_single_file
 
 from farm.catalog import Catalog, Pipeline
 from farm.errors import ConfigurationError
+from farm.spec import ImageParameters
 from farm.states import Stage
+from worker.options import projections_are_fused
 from worker.pipelines import load
 from worker.stages import render_refiner
 
@@ -186,13 +188,52 @@ def test_what_the_machine_lacks_is_named(models_directory: Path) -> None:
         load(entry(xformers=True), models_directory, "cpu", {Stage.BASE})
 
 
-@pytest.mark.parametrize("mode", ["regional", "full"])
+@pytest.mark.parametrize("mode", ["regional", "full", "max-autotune"])
 def test_compiling_is_asked_of_torch(models_directory: Path, mode: str) -> None:
     # Compiling itself is put off to the first picture, and needs a C++ compiler.
     unet = load(entry(compile=mode), models_directory, "cpu", {Stage.BASE}).base.unet
     compiled = [name for name, module in unet.named_modules() if module._compiled_call_impl is not None]
-    if mode == "full":
+    if mode != "regional":
         assert compiled == [""]
     else:
         assert compiled
         assert all("transformer_blocks" in name for name in compiled)
+
+
+def test_fused_projections_leave_loras_and_ip_adapters_their_effect(models_directory: Path) -> None:
+    plain_pipeline, fused = (
+        load(entry(fused_qkv=value), models_directory, "cpu", {Stage.BASE}) for value in (False, True)
+    )
+
+    def pictures(**changes: Any) -> list[np.ndarray[Any, Any]]:
+        image = ImageParameters.model_validate({**IMAGE.model_dump(), **changes})
+        return [np.asarray(render(pipeline, [image])[0], np.int16) for pipeline in (plain_pipeline, fused)]
+
+    without = pictures()[0]
+    for changes in (
+        {},
+        {"loras": [{"name": "tiny-warm"}]},
+        {"ip_adapter": "tiny-look", "ip_adapter_image": next(iter(INPUTS))},
+        {},
+    ):
+        one, other = pictures(**changes)
+        assert np.abs(one - other).max() <= 1
+        assert np.array_equal(one, without) == (not changes)
+
+
+def test_attention_by_a_chosen_kernel_gives_the_same_picture(models_directory: Path) -> None:
+    expected = np.asarray(render(load(entry(), models_directory, "cpu", {Stage.BASE}), [IMAGE])[0], np.int16)
+    for kernel in ("flash", "cudnn", "math"):
+        pipeline = load(entry(attention=kernel), models_directory, "cpu", {Stage.BASE})
+        picture = np.asarray(render(pipeline, [IMAGE])[0], np.int16)
+        assert np.abs(picture - expected).max() <= 1
+        # What is not there on a CPU is passed over; afterwards all is as it was.
+        assert torch.backends.cuda.flash_sdp_enabled()
+        assert torch.backends.cuda.math_sdp_enabled()
+
+
+def test_on_a_gpu_the_fast_forms_are_the_default() -> None:
+    assert projections_are_fused(entry(), "cuda:0")
+    assert not projections_are_fused(entry(), "cpu")
+    for other in ({"attention_slicing": True}, {"xformers": True}, {"quantisation": "int8"}, {"fused_qkv": False}):
+        assert not projections_are_fused(entry(**other), "cuda:0")

@@ -1,10 +1,13 @@
 """What the stages promise beside their pixels (those are compared in tests/conformance)."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from conformance.cases import parameters, quiet
+from conformance.cases import parameters, quiet, render
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from farm.catalog import Catalog
 from farm.errors import RenderInterrupted
@@ -129,3 +132,43 @@ def test_a_stage_that_was_not_loaded_is_named(models_directory: Path) -> None:
     only_refiner = load(Catalog.load().get("tiny"), models_directory, "cpu", {Stage.REFINER})
     with pytest.raises(ValueError, match="without its base"):
         stages.render_base(only_refiner, [image], {}, quiet)
+
+
+class Readings(TorchDispatchMode):
+    """Counts how often Python reads a tensor's values, but for those that lie on the CPU for every device: a scheduler's
+    own, and what is computed of these alone."""
+
+    def __init__(self, pipe: Any) -> None:
+        super().__init__()
+        self.pipe, self.count = pipe, 0
+        self.of_schedule: list[torch.Tensor] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        own = [
+            value
+            for name, value in vars(self.pipe.scheduler).items()
+            if isinstance(value, torch.Tensor) and name != "timesteps"
+        ]
+        known = {tensor.untyped_storage().data_ptr() for tensor in (*own, *self.of_schedule)}
+        if given and all(tensor.untyped_storage().data_ptr() in known for tensor in given):
+            self.of_schedule += [leaf for leaf in tree_leaves(made) if isinstance(leaf, torch.Tensor)]
+        elif func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+            self.count += 1
+        return made
+
+
+@pytest.mark.parametrize("scheduler", ["euler", "euler_a", "dpmpp_2m", "unipc"])
+def test_no_step_waits_for_the_device(pipeline: LoadedPipeline, scheduler: str) -> None:
+    """On a GPU, whoever reads a tensor waits until all is done that was asked of the device before.
+
+    What a call reads once does no harm, so a call of few steps is compared with one of many.
+    """
+    counts = []
+    for steps in (4, 12):
+        image = parameters("a fox", 1, width=64, height=64, num_inference_steps=steps, refiner_split=None)
+        with Readings(pipeline.base) as readings:
+            render(pipeline, [image.model_copy(update={"scheduler": scheduler})])
+        counts.append(readings.count)
+    assert counts[0] == counts[1] > 0
