@@ -1,27 +1,21 @@
 """What one worker compiled the next of its kind gets from the store, and nothing that a worker did not write."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-from sqlalchemy import Engine
-
-from farm.catalog import Catalog
 from farm.settings import Settings
-from farm.states import Stage
-from farm.storage import open_store
-from worker.compile_cache import CompileCache
-from worker.pipelines import LoadedPipeline, load
 
-TINY = Catalog.load().get("tiny")
-
-#: A worker that compiles: prints whether it was given anything, whether it kept anything, and how much it had to make.
-WORKER = """
-import sys
+#: Workers one after the other in one process, each with a directory of its own for what it compiles. Prints of each
+#: whether it was given anything, whether it shared anything, and what it found and made of one piece of code.
+WORKERS = """
+import json, sys
 from pathlib import Path
 import torch
 from torch._dynamo.utils import counters
+from torch._inductor.utils import fresh_cache
 from farm.catalog import Catalog
 from farm.database import open_database
 from farm.settings import Settings
@@ -31,47 +25,52 @@ from worker.compile_cache import CompileCache
 from worker.pipelines import load
 
 settings = Settings()
-pipeline = load(Catalog.load().get("tiny"), Path(sys.argv[1]), "cpu", {Stage.REFINER})
-cache = CompileCache(open_store(settings), open_database(settings), pipeline)
-fetched = cache.fetch()
-embedding = torch.compile(pipeline.refiner.unet.time_embedding)
-with torch.no_grad():
-    embedding(torch.ones(2, embedding.linear_1.in_features))
-shared = not fetched and cache.share()
-print(fetched, shared, counters["inductor"]["fxgraph_cache_hit"], counters["inductor"]["fxgraph_cache_miss"])
+store, engine = open_store(settings), open_database(settings)
+
+def worker(compiles, **options):
+    entry = Catalog.load().get("tiny").model_copy(update=options)
+    pipeline = load(entry, Path(sys.argv[1]), "cpu", {Stage.REFINER})
+    cache = CompileCache(store, engine, pipeline)
+    torch.compiler.reset()
+    counters.clear()
+    with fresh_cache(), torch.no_grad():
+        fetched = cache.fetch()
+        if compiles:
+            embedding = pipeline.refiner.unet.time_embedding
+            torch.compile(embedding)(torch.ones(2, embedding.linear_1.in_features))
+        shared = compiles and not fetched and cache.share()
+    found = counters["inductor"]
+    return cache.key, [fetched, shared, found["fxgraph_cache_hit"], found["fxgraph_cache_miss"]]
+
+key, first = worker(True)
+_, second = worker(True)
+_, another_kind = worker(False, attention="math")
+kept = store.get(key)
+store.put(key, kept[:-1] + bytes([kept[-1] ^ 1]), "application/octet-stream")
+_, forged = worker(False)
+print(json.dumps([first, second, another_kind, forged]))
 """
 
 
-def worker(settings: Settings, models: Path, compiled: Path) -> list[str]:
-    """What a worker with an empty directory of its own for compilations prints."""
+def test_the_second_worker_of_a_kind_compiles_nothing(settings: Settings, models_directory: Path) -> None:
     environment = os.environ | {
         "FARM_DATABASE_URL": settings.database_url or "",
         "FARM_STORE_URL": settings.effective_store_url,
-        "TORCHINDUCTOR_CACHE_DIR": str(compiled),
         "PYTHONPATH": str(Path(__file__).parents[2]),
+        # No pool of processes for one piece of code.
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",
     }
+    if settings.s3_endpoint_url:
+        environment["FARM_S3_ENDPOINT_URL"] = settings.s3_endpoint_url
     result = subprocess.run(
-        [sys.executable, "-c", WORKER, str(models)], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", WORKERS, str(models_directory)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == 0, result.stderr[-3000:]
-    return result.stdout.split()[-4:]
-
-
-def cache(settings: Settings, engine: Engine, pipeline: LoadedPipeline) -> CompileCache:
-    return CompileCache(open_store(settings), engine, pipeline)
-
-
-def test_the_second_worker_of_a_kind_compiles_nothing(
-    settings: Settings, engine: Engine, models_directory: Path, tmp_path: Path
-) -> None:
-    assert worker(settings, models_directory, tmp_path / "first") == ["False", "True", "0", "1"]
-    assert worker(settings, models_directory, tmp_path / "second") == ["True", "False", "1", "0"]
-    # Another kind, and bytes that were changed in the store.
-    entry = TINY.model_copy(update={"compile": "regional"})
-    another = load(entry, models_directory, "cpu", {Stage.REFINER})
-    assert not cache(settings, engine, another).fetch()
-    same = load(TINY, models_directory, "cpu", {Stage.REFINER})
-    key = cache(settings, engine, same).key
-    kept = open_store(settings).get(key)
-    open_store(settings).put(key, kept[:-1] + bytes([kept[-1] ^ 1]), "application/octet-stream")
-    assert not cache(settings, engine, same).fetch()
+    first, second, another_kind, forged = json.loads(result.stdout.splitlines()[-1])
+    assert first == [False, True, 0, 1]
+    assert second == [True, False, 1, 0]
+    assert another_kind == forged == [False, False, 0, 0]
