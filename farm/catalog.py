@@ -20,7 +20,7 @@ from farm.adapters import SAFE, ControlNet, IpAdapter, Lora, TextualInversion, l
 from farm.errors import ConfigurationError, NotFoundError
 from farm.fitting import fitted
 from farm.schedulers import SchedulerOptions
-from farm.spec import ImageParameters, LoraUse
+from farm.spec import MAX_BATCH, ImageParameters, LoraUse
 
 
 class Defaults(BaseModel):
@@ -60,7 +60,8 @@ class Pipeline(BaseModel):
     the model hub."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"
     variant: str | None = None
-    batch_size: int = Field(default=4, ge=1, le=64)
+    batch_size: int | None = Field(default=None, ge=1, le=MAX_BATCH)
+    """Images in one call where a job does not say. Left out: as many as were fastest on the devices."""
     max_width: int = 2048
     max_height: int = 2048
     max_num_inference_steps: int = 1000
@@ -144,7 +145,6 @@ BUILT_IN = (
         refiner="stabilityai/stable-diffusion-xl-refiner-1.0",
         dtype="float16",
         variant="fp16",
-        batch_size=4,
     ),
     # Distilled models, as their model cards and diffusers' documentation run them.
     Pipeline(

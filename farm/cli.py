@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import TypeAdapter
+from rich.table import Table
 
 from farm import __version__
-from farm.errors import FarmError
+from farm.errors import ConfigurationError, FarmError
 from farm.settings import Settings, get_settings
+from farm.spec import MAX_BATCH, Pixels
 from producer.commands import farm as farm_commands
 from producer.commands import following, jobs, login, people, pictures, submitting, tokens
-from producer.commands.terms import JsonOption, friendly_errors, output
+from producer.commands.terms import JsonOption, friendly_errors, messages, output
 
 app = typer.Typer(
     name="farm",
@@ -140,12 +143,12 @@ def producer() -> None:
     """
     with friendly_errors():
         from farm.keeper import stop_on_signal
-        from farm.parent import exit_with_parent
+        from farm.parent import exit_with_keeper
         from producer.service import run
 
         settings = get_settings()
         _set_up_logging(settings)
-        exit_with_parent()
+        exit_with_keeper()
         stop = threading.Event()
         with stop_on_signal(stop):
             run(settings, stop)
@@ -164,14 +167,14 @@ def worker(
     with friendly_errors():
         from farm.catalog import Catalog
         from farm.keeper import stop_on_signal
-        from farm.parent import exit_with_parent
+        from farm.parent import exit_with_keeper
         from farm.states import Stage
         from worker.devices import parse
         from worker.supervisor import supervise
 
         settings = get_settings()
         _set_up_logging(settings)
-        exit_with_parent()
+        exit_with_keeper()
         entry = Catalog.load(settings.catalog, settings.models_directory).get(pipeline or settings.pipeline)
         stages = [Stage.BASE, Stage.REFINER] if stage is StageChoice.BOTH else [Stage(stage.value)]
         keeper = supervise(parse(devices), stages, entry)
@@ -180,15 +183,66 @@ def worker(
 
 
 @app.command(rich_help_panel=OPERATOR)
+def tune(
+    devices: DevicesOption = "auto",
+    pipeline: PipelineOption = None,
+    stage: Annotated[StageChoice, typer.Option(help="Which half of the rendering to measure.")] = StageChoice.BOTH,
+    size: Annotated[
+        list[str] | None, typer.Option(metavar="WxH", help="Repeatable.  [default: the pipeline's own]")
+    ] = None,
+    up_to: Annotated[int, typer.Option(min=1, max=MAX_BATCH, help="Most images in a call that are tried.")] = MAX_BATCH,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure how many images in one call are fastest, on one device of each kind.
+
+    The result is kept beside the models; workers follow it from their next start, and jobs that are submitted then get
+    batches of that size. Run it while nothing else renders on the device.
+    """
+    with friendly_errors():
+        from dataclasses import asdict
+
+        from farm.catalog import Catalog
+        from farm.states import Stage
+        from worker.devices import parse
+        from worker.supervisor import served_stages
+        from worker.tune import tune_devices
+
+        settings = get_settings()
+        _set_up_logging(settings)
+        entry = Catalog.load(settings.catalog, settings.models_directory).get(pipeline or settings.pipeline)
+        stages = served_stages([*Stage] if stage is StageChoice.BOTH else [Stage(stage.value)], entry)
+        sizes = [_size(text) for text in size or [f"{entry.defaults.width}x{entry.defaults.height}"]]
+        with messages.status("measuring") as status:
+            tuned = tune_devices(parse(devices), stages, entry, sizes, up_to, status.update)
+        if as_json:
+            sys.stdout.write(json.dumps({"tuned": [asdict(one) for one in tuned]}) + "\n")
+            return
+        for one in tuned:
+            output.print(f"{one.device}, {one.stage}, {one.width}x{one.height}", style="bold", highlight=False)
+            table = Table("images in a call", "seconds per image")
+            for images, seconds in one.seconds_per_image.items():
+                table.add_row(str(images), f"{seconds:.3f}", style="green" if images == one.best else None)
+            if one.out_of_memory_at is not None:
+                table.add_row(str(one.out_of_memory_at), "does not fit into memory")
+            output.print(table)
+        if entry.batch_size is not None:
+            output.print(
+                f"The catalog fixes batch_size = {entry.batch_size} for {entry.name}: leave it out there to have what "
+                f"was measured followed.",
+                highlight=False,
+            )
+
+
+@app.command(rich_help_panel=OPERATOR)
 def dashboard() -> None:
     """Run the web dashboard and the HTTP API, behind a production WSGI server."""
     with friendly_errors():
         from dashboard.server import serve
-        from farm.parent import exit_with_parent
+        from farm.parent import exit_with_keeper
 
         settings = get_settings()
         _set_up_logging(settings)
-        exit_with_parent()
+        exit_with_keeper()
         serve(settings)
 
 
@@ -229,6 +283,16 @@ def tiny_checkpoint(
             )
         else:
             output.print(f"Wrote {directory}/base and {directory}/refiner", highlight=False)
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        width, height = (TypeAdapter(Pixels).validate_python(side) for side in text.split("x"))
+    except ValueError:
+        raise ConfigurationError(
+            f"--size {text}: write width x height in pixels, multiples of 8 from 64 to 4096, as in 1024x1024"
+        ) from None
+    return width, height
 
 
 def _set_up_logging(settings: Settings) -> None:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from farm.parent import KEEPER_VARIABLE
+
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
@@ -46,7 +48,8 @@ class Child:
 
     def start(self) -> None:
         """Execute the command in a session of its own: Ctrl-C in a terminal reaches the keeper alone."""
-        environment = {**os.environ, **self.environment, RESTARTS_VARIABLE: str(self.restarts)}
+        ours = {RESTARTS_VARIABLE: str(self.restarts), KEEPER_VARIABLE: str(os.getpid())}
+        environment = {**os.environ, **self.environment, **ours}
         self.started_at = time.monotonic()
         if self.log is None:
             self.process = subprocess.Popen(self.command, env=environment, start_new_session=True)

@@ -27,6 +27,8 @@ MAX_IMAGES_PER_PROMPT = 10_000
 #: Images of a job.
 MAX_IMAGES = 1_000_000
 MAX_PRIORITY = 100
+#: Images in one pipeline call.
+MAX_BATCH = 64
 #: Jobs of this priority are of the interactive class: somebody waits for them. They overtake all others, which are
 #: bulk, and their small batches share calls.
 INTERACTIVE_PRIORITY = MAX_PRIORITY
@@ -335,8 +337,8 @@ class JobSpec(BaseModel):
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
     """Seed of image 0; image k gets seed + k. Drawn at random when it is not given."""
     images_per_prompt: int = Field(default=1, ge=1, le=MAX_IMAGES_PER_PROMPT)
-    batch_size: int | None = Field(default=None, ge=1, le=64)
-    """At most so many images share a pipeline call; by default what the catalog found best."""
+    batch_size: int | None = Field(default=None, ge=1, le=MAX_BATCH)
+    """At most so many images share a pipeline call; by default what the catalog says, or the devices measured."""
     inputs: Annotated[
         dict[str, InputRef], BeforeValidator(_object, json_schema_input_type=dict[str, InputRef] | str)
     ] = Field(default_factory=dict)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
+from farm.batch_sizes import BatchSizes
 from farm.spec import SharedParameters
 from producer.expand import Plan, Shape
 
@@ -17,23 +18,23 @@ class Grouping:
     So there are as few batches as possible, in the order of their first image. ``numbers`` are given to them in turn.
     """
 
-    def __init__(self, batch_size: int, numbers: Iterator[int]) -> None:
-        self._batch_size = batch_size
+    def __init__(self, sizes: BatchSizes, numbers: Iterator[int]) -> None:
+        self._sizes = sizes
         self._numbers = numbers
+        #: The number of each open batch, and how many images it has room for.
         self._open: dict[tuple[object, ...], list[int]] = {}
 
     def put(self, shape: Shape) -> tuple[int, bool]:
         """The number of the next image's batch, and whether it is a new one."""
-        size = 1 if shape.parameters.alone else self._batch_size
         key = shape.sharing_key
         begun = self._open.get(key)
-        if begun is not None and begun[1] < size:
-            begun[1] += 1
+        if begun is not None and begun[1] > 0:
+            begun[1] -= 1
             return begun[0], False
         number = next(self._numbers)
         if begun is None and len(self._open) >= MAX_OPEN:
             del self._open[next(iter(self._open))]
-        self._open[key] = [number, 1]
+        self._open[key] = [number, 0 if shape.parameters.alone else self._sizes.of_batch(shape.shared) - 1]
         return number, True
 
     def close(self) -> None:
@@ -49,15 +50,14 @@ class PlannedBatch:
     indices: list[int] = field(default_factory=list)
 
 
-def batches_of(plan: Plan) -> list[PlannedBatch]:
+def batches_of(plan: Plan, sizes: BatchSizes) -> list[PlannedBatch]:
     """A plan's batches. A test run's images share none with the others, which wait for its end."""
-    size = plan.spec.batch_size or plan.pipeline.batch_size
-    return group_to_batches((image.shape for image in plan.planned), size, plan.spec.test_run)
+    return group_to_batches((image.shape for image in plan.planned), sizes, plan.spec.test_run)
 
 
-def group_to_batches(images: Iterable[Shape], batch_size: int, test_run: int | None = None) -> list[PlannedBatch]:
-    """All images in as few batches of at most ``batch_size`` as possible, in the order of their first image."""
-    grouping = Grouping(batch_size, count())
+def group_to_batches(images: Iterable[Shape], sizes: BatchSizes, test_run: int | None = None) -> list[PlannedBatch]:
+    """All images in as few batches as possible, in the order of their first image."""
+    grouping = Grouping(sizes, count())
     batches: list[PlannedBatch] = []
     for index, shape in enumerate(images):
         if index == test_run:

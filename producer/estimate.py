@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
 
+from farm.batch_sizes import BatchSizes
 from farm.minutes import megapixel_steps
 from farm.spec import SharedParameters
 from farm.states import Stage
@@ -64,11 +65,11 @@ class Tally:
     work: Work
 
 
-def tally(expansion: Expansion, rows: Iterable[Row]) -> Tally:
+def tally(expansion: Expansion, rows: Iterable[Row], sizes: BatchSizes) -> Tally:
     """Count a submission's images, batches and work, row by row. Raises InvalidSubmissionError."""
     spec = expansion.spec
     numbers = count()
-    grouping = Grouping(spec.batch_size or expansion.pipeline.batch_size, numbers)
+    grouping = Grouping(sizes, numbers)
     images: Counter[Shape] = Counter()
     total = dict.fromkeys(Stage, 0.0)
     seen = 0

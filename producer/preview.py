@@ -3,13 +3,14 @@
 import io
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from csv import writer
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-from farm.catalog import Catalog
+from farm.batch_sizes import BatchSizes
+from farm.catalog import Catalog, Pipeline
 from farm.errors import MAX_PROBLEMS_SHOWN, InvalidSubmissionError, Problem
 from producer.batching import PlannedBatch, batches_of
 from producer.expand import FindInputs, FindWords, Plan, plan_job
@@ -20,6 +21,9 @@ from producer.tables import TABLES, decode, numbered_lines, read_cells
 ROWS_SHOWN = 100
 #: Columns that can be told which parameter they are.
 MAX_COLUMNS_MAPPED = 60
+
+FindSizes = Callable[[Pipeline, int | None], BatchSizes]
+"""How large batches get, of a pipeline and what the job says."""
 
 #: What the titles of other programs' tables mean here, as far as one may guess.
 _MEANINGS = {
@@ -95,6 +99,7 @@ def preview_job(
     columns: Mapping[str, str],
     find_inputs: FindInputs,
     find_words: FindWords,
+    find_sizes: FindSizes,
 ) -> Preview:
     """What submitting this file with these fields would do. Nothing is written, and nothing is raised."""
     sheet: tuple[list[Column], list[tuple[int, list[str]]]] | None = None
@@ -109,7 +114,7 @@ def preview_job(
             return Preview(None, error.problems, error.total)
         shown, elsewhere = _shown(*sheet, error.problems)
         return Preview(shown, elsewhere, error.total)
-    batches = batches_of(plan)
+    batches = batches_of(plan, find_sizes(plan.pipeline, plan.spec.batch_size))
     shown, _ = _shown(*sheet, [])
     return Preview(shown, [], 0, plan, batches, intake.ignored_columns, _unused(plan))
 

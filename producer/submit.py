@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, insert, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from farm.activity import note
+from farm.batch_sizes import BatchSizes, find_batch_sizes
 from farm.catalog import Catalog
 from farm.database import wake_producer
 from farm.errors import ConflictError
@@ -96,7 +97,7 @@ def submit_job(
         tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as images,
     ):
         draft = _Draft(expansion, _batch_ids(engine), cast("IO[bytes]", batches), cast("IO[bytes]", images))
-        draft.write(intake)
+        draft.write(intake, find_batch_sizes(engine, expansion.pipeline, expansion.spec.batch_size))
         try:
             with engine.begin() as connection:
                 return _insert(connection, draft, owner, quotas, once, tuple(intake.ignored_columns))
@@ -120,10 +121,10 @@ class _Draft:
         self.test_images: int | None = None
         self.name = expansion.spec.name or ""
 
-    def write(self, intake: Intake) -> None:
+    def write(self, intake: Intake, sizes: BatchSizes) -> None:
         """Check and write all rows; raises InvalidSubmissionError."""
         spec = self.expansion.spec
-        grouping = Grouping(spec.batch_size or self.expansion.pipeline.batch_size, self._ids)
+        grouping = Grouping(sizes, self._ids)
         held = "f"
         for index, (shape, prompt, seed) in enumerate(self.expansion.images(intake.rows)):
             if index == 0:

@@ -14,6 +14,7 @@ import httpx
 from farm import people
 from farm.database import open_database
 from farm.embedded import free_port
+from farm.parent import KEEPER_VARIABLE
 from farm.settings import Settings
 from producer import Farm
 
@@ -70,7 +71,11 @@ class RunningFarm:
         """Run ``farm ARGUMENTS`` in the background."""
         with (self.logs / f"{len(self.processes)}-{arguments[0]}.log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "farm.cli", *arguments], env=self.environment, stdout=log, stderr=log
+                [sys.executable, "-m", "farm.cli", *arguments],
+                # It ends with the tests, however these end.
+                env=self.environment | {KEEPER_VARIABLE: str(os.getpid())},
+                stdout=log,
+                stderr=log,
             )
         self.processes.append(process)
         return process

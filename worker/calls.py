@@ -104,8 +104,9 @@ def render_with_companions(
 def _invite(station: Station, leader: Member) -> list[Claim]:
     """Claim companions, as many as fit into a call."""
     held = leader.lease.claim
-    room = station.pipeline.entry.batch_size - len(leader.images)
-    if room <= 0 or not held.may_share or leader.images[0].alone:
+    shared = leader.images[0]
+    room = station.sizes.of_call(held.stage, shared.width, shared.height) - len(leader.images)
+    if room <= 0 or not held.may_share or shared.alone:
         return []
     try:
         claims = claim_companions(station.engine, held, station.worker_id, station.settings.lease_seconds, room)
@@ -140,7 +141,8 @@ def _call(station: Station, members: Sequence[Member]) -> None:
     started = time.monotonic()
     station.reporter.begin()
     with station.clock.running():
-        parts = in_parts(len(images), kind_of(shared, stage), station.memory, part)
+        best = station.sizes.best(stage, shared.width, shared.height)
+        parts = in_parts(len(images), kind_of(shared, stage), station.memory, part, best)
     seconds = time.monotonic() - started
 
     tensors = [made for made in parts if isinstance(made, torch.Tensor)]

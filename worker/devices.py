@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pynvml
@@ -38,6 +39,26 @@ def discover() -> list[Device]:
     finally:
         pynvml.nvmlShutdown()
     return [Device(f"cuda:{number}") for number in range(count)] or [Device("cpu")]
+
+
+def one_of_each_kind(devices: Sequence[Device]) -> list[Device]:
+    """The first device of each name that the driver tells."""
+    kinds: dict[str, Device] = {}
+    for device in devices:
+        kinds.setdefault(_kind(device), device)
+    return [*kinds.values()]
+
+
+def _kind(device: Device) -> str:
+    if device.name == "cpu":
+        return device.name
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(int(device.name.removeprefix("cuda:")))
+        return str(pynvml.nvmlDeviceGetName(handle))
+    except pynvml.NVMLError:
+        # Whatever is the matter, the process that loads a pipeline there will say it.
+        return device.name
 
 
 def parse(text: str) -> list[Device]:

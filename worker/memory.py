@@ -1,9 +1,7 @@
 """Batches that do not fit into a device's memory: rendered in smaller parts, of a size that is remembered."""
 
 import gc
-import json
 import logging
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +11,7 @@ import torch
 from farm.errors import FarmError
 from farm.spec import ImageParameters
 from farm.states import Stage
+from worker.kept_file import KeptFile
 
 logger = logging.getLogger(__name__)
 
@@ -30,30 +29,17 @@ class MemoryLimits:
     """How many images of a kind fit into one call, as experience tells; kept on disk, beside the models."""
 
     def __init__(self, path: Path, device_name: str) -> None:
-        self._path = path
+        self._file = KeptFile(path)
         self._device_name = device_name
 
     def limit(self, kind: str) -> int | None:
         """Images of this kind that fit on this device, None where all ever did."""
-        return self._read().get(f"{self._device_name}, {kind}")
+        limit: int | None = self._file.read().get(f"{self._device_name}, {kind}")
+        return limit
 
     def remember(self, kind: str, images: int) -> None:
-        """Keep what was found; the file is replaced as a whole, so that other workers read it whole."""
-        limits = self._read() | {f"{self._device_name}, {kind}": images}
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=self._path.parent, delete=False, encoding="utf-8") as file:
-            json.dump(limits, file, indent=1, sort_keys=True)
-        Path(file.name).replace(self._path)
-
-    def _read(self) -> dict[str, int]:
-        try:
-            limits: dict[str, int] = json.loads(self._path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except ValueError:
-            logger.warning("%s is damaged; limits of memory are found anew", self._path)
-            return {}
-        return limits
+        """Keep what was found."""
+        self._file.keep({f"{self._device_name}, {kind}": images})
 
 
 def kind_of(shared: ImageParameters, stage: Stage) -> str:
@@ -64,29 +50,31 @@ def kind_of(shared: ImageParameters, stage: Stage) -> str:
     return kind
 
 
-def in_parts(count: int, kind: str, limits: MemoryLimits, render: Callable[[slice], Part]) -> list[Part]:
+def in_parts(
+    count: int, kind: str, limits: MemoryLimits, render: Callable[[slice], Part], at_most: int | None = None
+) -> list[Part]:
     """Render ``count`` images in as few calls as fit into memory; ``render`` is given the images of a call.
+
+    ``at_most`` is a number beyond which a call is not faster.
 
     When memory runs out the part is halved, the limit remembered, and the rest goes on; parts that are rendered stay.
     Raises OutOfMemoryError when one image alone does not fit.
     """
-    size = min(count, limits.limit(kind) or count)
+    size = min(count, at_most or count, limits.limit(kind) or count)
     parts: list[Part] = []
     done = 0
     while done < count:
         try:
             parts.append(render(slice(done, min(done + size, count))))
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             reason = str(error)
         else:
             done += size
             continue
         # Only here, where the exception and the tensors that its frames held are gone.
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release()
         if size == 1:
             raise OutOfMemoryError(
                 f"One image ({kind}) does not fit into the device's memory ({reason[:200]}). Take a smaller size, or "
@@ -98,5 +86,13 @@ def in_parts(count: int, kind: str, limits: MemoryLimits, render: Callable[[slic
     return parts
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether this is how torch, or Python, says that memory ran out."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or _CPU_ALLOCATOR in str(error)
+
+
+def release() -> None:
+    """Give back what nothing holds any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -14,13 +14,14 @@ from collections.abc import Sequence
 
 from celery.platforms import SecurityWarning
 
+from farm.batch_sizes import BatchSizes, write_measured
 from farm.broker import make_celery, queue_name
 from farm.catalog import Catalog
 from farm.database import open_database
 from farm.keeper import RESTARTS_VARIABLE
 from farm.logs import set_up_logging
 from farm.models import Worker
-from farm.parent import exit_with_parent
+from farm.parent import exit_with_keeper
 from farm.progress import ProgressBoard
 from farm.settings import get_settings
 from farm.states import Stage
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--stages", required=True, type=_stages)
     parser.add_argument("--pipeline", required=True)
     options = parser.parse_args(arguments)
-    exit_with_parent()
+    exit_with_keeper()
     settings = get_settings()
     set_up_logging(settings)
 
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from worker.previews import Reporter
     from worker.station import Station
     from worker.tasks import register_tasks
+    from worker.tuning import TUNING_FILE, Tuning
     from worker.turns import Turns
     from worker.warm_up import warm_up
 
@@ -76,11 +78,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     app.conf.update(broker_transport=Transport, worker_concurrency=SLOTS)
     store = open_store(settings)
     memory = MemoryLimits(settings.models_directory / "memory-limits.json", pipeline.fingerprint["device"])
+    tuning = Tuning(settings.models_directory / TUNING_FILE, pipeline)
+    # What compiles would compile for each size: then an operator has it measured, when he likes.
+    if entry.batch_size is None and options.device.name != "cpu" and entry.compile == "none":
+        turns.submit(lambda: tuning.complete(pipeline, stages)).result()
+    sizes = BatchSizes(entry.batch_size, tuning.measured())
     compiled = CompileCache(store, engine, pipeline) if entry.compile != "none" else None
     was_kept = compiled is not None and compiled.fetch()
     # A CPU's first call is as fast as any other, unless it compiles.
     if compiled is not None or options.device.name != "cpu":
-        turns.submit(lambda: warm_up(pipeline, stages, memory)).result()
+        turns.submit(lambda: warm_up(pipeline, stages, memory, sizes)).result()
     if compiled is not None and not was_kept:
         compiled.share()
     gc.freeze()
@@ -105,6 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             clock=clock,
             inputs=InputCache(store),
             memory=memory,
+            sizes=sizes,
         ),
     )
     register_worker(
@@ -117,6 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             device_name=pipeline.fingerprint.get("device", platform.processor()),
             pipeline=entry.name,
             stages=[stage.value for stage in stages],
+            batch_sizes=write_measured(tuning.measured()) or None,
             restarts=int(os.environ.get(RESTARTS_VARIABLE, "0")),
         ),
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from celery import Celery
 from sqlalchemy import Engine
 
+from farm.batch_sizes import BatchSizes
 from farm.settings import Settings
 from farm.states import Stage
 from farm.storage import ObjectStore
@@ -34,6 +35,8 @@ class Station:
     keeper: LeaseKeeper
     inputs: InputCache
     memory: MemoryLimits
+    sizes: BatchSizes
+    """How many images a call takes best here."""
     turns: Turns
     """The device: the one thread on which torch loads and computes; fetching, encoding and storing run beside it."""
     clock: BusyClock

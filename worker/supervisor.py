@@ -28,23 +28,35 @@ def supervise(devices: Sequence[Device], stages: Sequence[Stage], entry: Pipelin
 
     Raises ConfigurationError when it has none of them.
     """
+    served = served_stages(stages, entry)
+    on_cpu = sum(device.name == "cpu" for device in devices)
+    return Keeper([_child(device, on_cpu, served, entry.name) for device in devices])
+
+
+def served_stages(stages: Sequence[Stage], entry: Pipeline) -> list[Stage]:
+    """Those of ``stages`` that the pipeline has. Raises ConfigurationError when it has none of them."""
     served = [stage for stage in stages if stage is Stage.BASE or entry.refiner is not None]
     if not served:
         raise ConfigurationError(f"Pipeline {entry.name!r} has no refiner; serve its base with --stage base.")
-    threads = cpu_threads(sum(device.name == "cpu" for device in devices))
-    return Keeper([_child(device, threads, served, entry.name) for device in devices])
+    return served
 
 
-def _child(device: Device, threads: int, stages: Sequence[Stage], pipeline: str) -> Child:
+def environment_of(device: Device, on_cpu: int) -> dict[str, str]:
+    """What a process on this device gets in its environment, on a machine with so many processes on the CPU."""
+    # Without torchvision transformers warns, at each start, of image processors that nothing here uses.
+    environment = {"TRANSFORMERS_VERBOSITY": "error", **device.environment}
+    if device.name == "cpu":
+        # Whoever starts several supervisors on one machine shares out its cores himself.
+        environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(cpu_threads(on_cpu)))
+        environment |= KEEP_MEMORY
+    return environment
+
+
+def _child(device: Device, on_cpu: int, stages: Sequence[Stage], pipeline: str) -> Child:
     command = [
         *(sys.executable, "-m", "worker.process"),
         *("--device", device.name),
         *("--stages", ",".join(stages)),
         *("--pipeline", pipeline),
     ]
-    environment = device.environment
-    if device.name == "cpu":
-        # Whoever starts several supervisors on one machine shares out its cores himself.
-        environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
-        environment |= KEEP_MEMORY
-    return Child(f"worker on {device.name}", command, environment)
+    return Child(f"worker on {device.name}", command, environment_of(device, on_cpu))

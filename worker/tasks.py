@@ -17,6 +17,7 @@ from farm.broker import TASK_NAMES, ring
 from farm.claims import Claim, claim
 from farm.errors import ObjectCorruptError, ObjectMissingError, RenderInterrupted, StoreError
 from farm.formats import format_of
+from farm.spec import MAX_BATCH
 from farm.states import Stage
 from farm.storage import sha256
 from farm.transitions import FinishedPicture, fail_attempt, finish_base, finish_batch, hand_back
@@ -105,7 +106,7 @@ def _stage(
             following.pop(companion.batch_id, None)
 
     with (
-        ThreadPoolExecutor(station.pipeline.entry.batch_size, "courier") as couriers,
+        ThreadPoolExecutor(MAX_BATCH, "courier") as couriers,
         _attempt(station, batch_id, attempt, stage) as lease,
     ):
         if lease is None:

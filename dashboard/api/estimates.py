@@ -7,6 +7,7 @@ from dashboard.api.schemas.submission import SUBMISSION, EstimateDocument, Strea
 from dashboard.api.submission import read_submission
 from dashboard.context import context
 from dashboard.queries.throughput import throughput
+from farm.batch_sizes import find_batch_sizes
 from producer.estimate import estimate, tally
 from producer.expand import Expansion
 from producer.inputs import find_inputs
@@ -28,7 +29,11 @@ def create() -> Response:
         lambda refs: find_inputs(farm.engine, refs),
         lambda: word_lists(farm.engine),
     )
-    counted = tally(expansion, sent.intake.rows)
+    counted = tally(
+        expansion,
+        sent.intake.rows,
+        find_batch_sizes(farm.engine, expansion.pipeline, expansion.spec.batch_size),
+    )
     known = throughput(farm.engine, expansion.pipeline.name, farm.settings.lease_seconds)
     found = estimate(counted.work, known)
     return jsonify(

@@ -8,8 +8,10 @@ from flask import Blueprint, Response, jsonify
 from dashboard.api.operations import describe
 from dashboard.api.schemas.farm import Adapters, PipelineDocument, Pipelines
 from dashboard.context import context
+from farm.batch_sizes import find_batch_sizes
 from farm.catalog import Pipeline
 from farm.schedulers import SCHEDULERS
+from farm.states import Stage
 
 blueprint = Blueprint("api_pipelines", __name__)
 
@@ -41,7 +43,7 @@ def _json(entry: Pipeline) -> dict[str, Any]:
         "name": entry.name,
         "default": entry.name == context().settings.pipeline,
         "has_refiner": entry.refiner is not None,
-        "batch_size": entry.batch_size,
+        "batch_size": _batch_size(entry),
         "max_width": entry.max_width,
         "max_height": entry.max_height,
         "max_num_inference_steps": entry.max_num_inference_steps,
@@ -56,6 +58,12 @@ def _json(entry: Pipeline) -> dict[str, Any]:
             for kind, entries in _adapters().items()
         },
     }
+
+
+def _batch_size(entry: Pipeline) -> int:
+    """Images in one call of the entry's default size."""
+    defaults = entry.defaults
+    return find_batch_sizes(context().engine, entry).of_call(Stage.BASE, defaults.width, defaults.height)
 
 
 def _adapter(entry: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The form for a new job: shown, checked, submitted."""
 
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -22,6 +23,7 @@ from dashboard.pages.job_form import (
     read_job_form,
 )
 from dashboard.pages.summary import Summary, summarise
+from farm.batch_sizes import find_batch_sizes
 from farm.errors import InvalidSubmissionError, Problem
 from producer.inputs import find_inputs
 from producer.intake import KNOWN, read_file
@@ -145,6 +147,7 @@ def _preview(job: JobForm) -> Preview:
         job.columns,
         lambda refs: find_inputs(farm.engine, refs),
         lambda: word_lists(farm.engine),
+        partial(find_batch_sizes, farm.engine),
     )
     if job.problems:
         preview.problems = [*job.problems, *preview.problems]

@@ -237,6 +237,8 @@ class Worker(Base):
     """Of the device, in bytes: on a GPU all that is taken there, on a CPU what this process takes."""
     utilisation: Mapped[float | None]
     """Share of the time since the last heartbeat that the device computed, 0 to 1."""
+    batch_sizes: Mapped[dict[str, Any] | None]
+    """How many images a call takes best, as this device measured it: by stage, then by size as 1024x1024."""
 
 
 class RenderMinute(Base):

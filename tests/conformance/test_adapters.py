@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from farm.adapters import IpAdapter, Lora
+from farm.batch_sizes import BatchSizes
 from farm.catalog import Catalog
 from farm.states import Stage
 from producer.batching import group_to_batches
@@ -121,7 +122,7 @@ def test_in_a_batch_each_keeps_to_its_own_pictures(pipeline: LoadedPipeline, ada
         if "control_image" in adapted:
             own["control_image"] = [ref, LANDSCAPE][: len(adapted["controlnet"].split(","))]
         images.append(parameters(f"a <glyph> {number}", number, **{**SMALL, **adapted, **own}))
-    assert len(group_to_batches(map(Shape, images), 8)) == 1
+    assert len(group_to_batches(map(Shape, images), BatchSizes(8))) == 1
     alone = [render(pipeline, [image])[0] for image in images]
     for together, single in zip(render(pipeline, images), alone, strict=True):
         assert np.abs(np.asarray(together, int) - np.asarray(single, int)).max() <= 1

@@ -6,6 +6,7 @@ from conformance.cases import INPUTS, LANDSCAPE, MASK, PORTRAIT, RING, render
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from farm.batch_sizes import BatchSizes
 from farm.catalog import Catalog
 from farm.errors import InvalidSubmissionError
 from farm.schedulers import SCHEDULERS
@@ -129,7 +130,7 @@ def test_a_random_spec_is_rendered_or_refused(
 
 
 def render_all(pipeline: LoadedPipeline, planned: list[ImageParameters]) -> None:
-    for batch in group_to_batches(map(Shape, planned), 8):
+    for batch in group_to_batches(map(Shape, planned), BatchSizes(8)):
         images = [planned[index] for index in batch.indices]
         # As the worker gets them: stored without what is null, and read again.
         stored = batch.parameters.model_dump(mode="json", exclude_none=True)

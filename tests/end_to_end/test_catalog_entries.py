@@ -11,11 +11,15 @@ from conformance.plain import expected
 from PIL import Image
 from running import running_farm
 
+from farm.catalog import Catalog
 from farm.formats import read_parameters
 from farm.settings import Settings
 from farm.spec import ImageParameters
+from farm.states import Stage
+from worker.pipelines import load
 from worker.tiny import write_tiny_checkpoint
 from worker.tiny_adapters import write_tiny_adapters
+from worker.tuning import TUNING_FILE, Tuning
 
 CATALOG = """
 [pipelines.studio]
@@ -26,7 +30,6 @@ refiner_config = "{models}/tiny/refiner"
 vae = "{models}/tiny/base/vae"
 dtype = "float32"
 vae_slicing = true
-batch_size = 2
 
 [pipelines.studio.defaults]
 width = 192
@@ -54,12 +57,19 @@ def test_single_files_options_and_few_step_models(settings: Settings, tmp_path: 
     catalog = tmp_path / "catalog.toml"
     catalog.write_text(CATALOG.format(directory=tmp_path, models=models_directory))
     settings = Settings(**settings.model_dump(exclude_unset=True), catalog=catalog)
+    _measured(settings, "studio", (192, 128), 3)
     workers = (["--device", "cpu", "--pipeline", name] for name in ("studio", "tiny-turbo"))
     with running_farm(settings, tmp_path, *workers) as farm:
         studio = farm.client.submit(["a fox", "an owl"], pipeline="studio", seed=1, batch_size=1)
         styled = farm.client.submit(["a fox"], pipeline="studio", seed=1, loras="house-style:0.8")
         turbo = farm.client.submit(["a fox"], pipeline="tiny-turbo", seed=1)
-        for job in (studio, styled, turbo):
+        # Workers tell what was fastest on their device, and new jobs follow it.
+        (entry,) = (entry for entry in farm.client.pipelines() if entry["name"] == "studio")
+        assert entry["batch_size"] == 3
+        fields = {"images_per_prompt": 7, "pipeline": "studio"}
+        assert farm.client.estimate(["a fox"], **fields).batch_count == 3
+        seven = farm.client.submit(["a fox"], seed=1, steps=2, **fields)
+        for job in (studio, styled, turbo, seven):
             assert farm.await_job(job.id)["state"] == "completed"
         for job in (studio, turbo):
             for path in job.download(tmp_path / str(job.id)):
@@ -71,3 +81,11 @@ def test_single_files_options_and_few_step_models(settings: Settings, tmp_path: 
         assert (image.num_inference_steps, image.guidance_scale, image.scheduler) == (2, 0.0, "euler_a")
         plain, warm = (job.download(tmp_path / str(job.id))[0].read_bytes() for job in (studio, styled))
         assert plain != warm
+
+
+def _measured(settings: Settings, name: str, size: tuple[int, int], images: int) -> None:
+    """As if ``farm tune`` had found so many images to be fastest."""
+    catalog = Catalog.load(settings.catalog, settings.models_directory)
+    pipeline = load(catalog.get(name), settings.models_directory, "cpu", frozenset(Stage), catalog)
+    for stage in Stage:
+        Tuning(settings.models_directory / TUNING_FILE, pipeline).remember(stage, size, images)

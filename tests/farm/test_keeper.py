@@ -1,6 +1,8 @@
 """Children are kept running, stopped gently, and ended at once when asked twice."""
 
+import os
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -69,3 +71,42 @@ def test_a_child_is_told_how_often_it_was_started_again(tmp_path: Path) -> None:
     keeper.stop()
     thread.join(20)
     assert child.restarts == 1
+
+
+#: A child that looks for its keeper only once it is told to.
+LATE = """
+import sys, time
+from pathlib import Path
+from farm.parent import exit_with_keeper
+print(__import__("os").getpid(), flush=True)
+while not Path(sys.argv[1]).exists():
+    time.sleep(0.05)
+exit_with_keeper()
+time.sleep(600)
+"""
+
+
+def test_a_child_ends_even_if_its_keeper_was_killed_before_it_looked(tmp_path: Path) -> None:
+    log, go = tmp_path / "log", tmp_path / "go"
+    keep = (
+        "import sys; from pathlib import Path; from farm.keeper import Child, Keeper; "
+        "Keeper([Child('late', [sys.executable, '-c', sys.argv[1], sys.argv[2]], log=Path(sys.argv[3]))]).run()"
+    )
+    with subprocess.Popen([sys.executable, "-c", keep, LATE, str(go), str(log)]) as keeping:
+        wait_until(lambda: log.exists() and log.read_text().strip() != "", "the child")
+        keeping.kill()
+    child = int(log.read_text())
+    go.touch()
+    wait_until(lambda: not Path(f"/proc/{child}").exists() or _is_zombie(child), "the child's end")
+
+
+def _is_zombie(process_id: int) -> bool:
+    # Where nobody reaps orphans they stay as entries of the table.
+    return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_what_nobody_keeps_goes_on_without_who_started_it(tmp_path: Path) -> None:
+    code = "from farm.parent import exit_with_keeper; exit_with_keeper(); import threading; print(threading.active_count())"
+    environment = {name: value for name, value in os.environ.items() if name != "FARM_KEEPER"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import Engine, insert, update
 
 from dashboard.queries.throughput import throughput
+from farm.batch_sizes import BatchSizes
 from farm.catalog import Catalog
 from farm.control import pause_job
 from farm.models import RenderMinute, Worker
@@ -25,7 +26,7 @@ NOTHING = {BASE: 0.0, REFINER: 0.0}
 def test_work_is_counted_in_megapixel_steps() -> None:
     fields = {"size": "512x256", "steps": 10, "refiner_split": 0.8, "images_per_prompt": 3}
     plan = plan_job(Catalog.load(), "tiny", fields, Intake([Row({"prompt": "a"})]), lambda refs: {})
-    work = work_of(batches_of(plan))
+    work = work_of(batches_of(plan, BatchSizes(8)))
     assert work[BASE] == pytest.approx(3 * 8 * 512 * 256 / 1e6)
     assert work[REFINER] == pytest.approx(3 * 2 * 512 * 256 / 1e6)
 

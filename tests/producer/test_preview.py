@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from sheets import workbook
 
-from farm.catalog import Catalog
+from farm.batch_sizes import BatchSizes
+from farm.catalog import Catalog, Pipeline
 from producer.expand import InputSize
 from producer.preview import Preview, as_text, guess_format, guess_parameter, preview_job
 
@@ -16,7 +17,13 @@ REF = "sha256:" + "0" * 64
 
 def preview(filename: str, data: bytes, columns: dict[str, str] | None = None, **fields: Any) -> Preview:
     found = {"animal": ["fox", "owl"]}
-    return preview_job(Catalog.load(), "tiny", fields, filename, data, columns or {}, lambda refs: {}, lambda: found)
+    return preview_job(
+        Catalog.load(), "tiny", fields, filename, data, columns or {}, lambda refs: {}, lambda: found, sizes
+    )
+
+
+def sizes(pipeline: Pipeline, of_job: int | None) -> BatchSizes:
+    return BatchSizes(of_job or pipeline.batch_size)
 
 
 def located(shown: Preview) -> dict[tuple[int, str], str]:
@@ -121,6 +128,7 @@ def test_pictures_are_matched_by_name_and_the_others_named() -> None:
             {},
             lambda refs: dict.fromkeys(refs, InputSize(64, 64)),
             dict,
+            sizes,
         )
 
     shown = look(b"prompt,image\na fox,a.png\n")

@@ -45,11 +45,19 @@ def test_parts_are_halved_until_they_fit_and_the_size_is_remembered(limits: Memo
     assert limits.limit(KIND) == 2
     # The next batch begins with what fits, in another process too; other sizes and devices know nothing of it.
     seen.clear()
-    again = MemoryLimits(limits._path, "a device")
+    again = MemoryLimits(limits._file.path, "a device")
     assert len(in_parts(8, KIND, again, device_of(3, seen, error))) == 4
     assert seen == [2, 2, 2, 2]
     assert again.limit("tiny, base, text, 128x128") is None
-    assert MemoryLimits(limits._path, "another").limit(KIND) is None
+    assert MemoryLimits(limits._file.path, "another").limit(KIND) is None
+
+
+def test_no_call_is_larger_than_is_fastest(limits: MemoryLimits) -> None:
+    seen: list[int] = []
+    parts = in_parts(8, KIND, limits, device_of(8, seen, MemoryError()), at_most=3)
+    assert [number for part in parts for number in part] == list(range(8))
+    assert seen == [3, 3, 2]
+    assert limits.limit(KIND) is None
 
 
 def test_one_image_that_does_not_fit_is_an_error_with_a_remedy(limits: MemoryLimits) -> None:
@@ -65,10 +73,10 @@ def test_other_errors_pass(limits: MemoryLimits) -> None:
 
 def test_a_damaged_file_is_begun_anew(limits: MemoryLimits) -> None:
     limits.remember(KIND, 4)
-    limits._path.write_text("{")
+    limits._file.path.write_text("{")
     assert limits.limit(KIND) is None
     limits.remember(KIND, 2)
-    assert json.loads(limits._path.read_text()) == {f"a device, {KIND}": 2}
+    assert json.loads(limits._file.path.read_text()) == {f"a device, {KIND}": 2}
 
 
 #: Renders a batch of 64 with memory for less than that beyond what is in use after the first: one needs about 140 MiB,

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from farm.batch_sizes import BatchSizes
 from farm.catalog import Catalog, Pipeline
 from farm.states import Stage
 from worker.memory import MemoryLimits
@@ -17,7 +18,7 @@ TINY = Catalog.load().get("tiny")
 
 def small(**changes: Any) -> Pipeline:
     defaults = TINY.defaults.model_copy(update={"width": 64, "height": 64})
-    return TINY.model_copy(update={"defaults": defaults, "batch_size": 3, **changes})
+    return TINY.model_copy(update={"defaults": defaults, **changes})
 
 
 def watched(unet: torch.nn.Module, seen: list[torch.Size]) -> Callable[[], None]:
@@ -30,7 +31,7 @@ def test_each_stage_renders_a_full_batch_of_the_default_size(models_directory: P
     of_refiner: list[torch.Size] = []
     watched(pipeline.base.unet, of_base)
     watched(pipeline.refiner.unet, of_refiner)
-    warm_up(pipeline, frozenset(Stage), MemoryLimits(tmp_path / "limits.json", "cpu"))
+    warm_up(pipeline, frozenset(Stage), MemoryLimits(tmp_path / "limits.json", "cpu"), BatchSizes(3))
     # With guidance each image is there twice.
     assert set(of_base) == set(of_refiner) == {torch.Size((6, 4, 8, 8))}
 
@@ -44,5 +45,5 @@ def test_a_batch_too_large_for_the_device_is_found_out_then(models_directory: Pa
 
     pipeline.base.unet.register_forward_pre_hook(refuse)
     limits = MemoryLimits(tmp_path / "limits.json", "cpu")
-    warm_up(pipeline, {Stage.BASE}, limits)
+    warm_up(pipeline, {Stage.BASE}, limits, BatchSizes(3))
     assert limits.limit("tiny, base, text, 64x64") == 1
