@@ -3,21 +3,19 @@
 The broker is a doorbell; Postgres is the truth. Messages carry a batch's id and attempt and nothing else. A lost
 message is rung again by the producer, a doubled one finds its batch already claimed.
 
-A queue has a list for each of the two classes, bulk and interactive (``farm.spec.INTERACTIVE_PRIORITY``). A worker
-reads the interactive lists of all its queues before any list of bulk.
+A queue has lists for each class of priority (``farm.priorities``). A worker reads the interactive lists of all its
+queues before any list of bulk, and those of a higher class before those of a lower one.
 """
 
 from celery import Celery, chain
 from celery.canvas import Signature
 
 from farm.errors import ConfigurationError
+from farm.priorities import BULK_MESSAGES, INTERACTIVE_MESSAGE
 from farm.settings import Settings
 from farm.states import Stage
 
 TASK_NAMES = {Stage.BASE: "farm.render_base", Stage.REFINER: "farm.render_refiner"}
-
-#: Priority of the messages of both classes: kombu's lowest number goes first.
-INTERACTIVE_MESSAGE, BULK_MESSAGE = 0, 9
 
 TRANSPORT_OPTIONS = {
     # A half-open socket must not make a deaf worker: notice a dead peer within seconds, and reconnect.
@@ -34,16 +32,16 @@ TRANSPORT_OPTIONS = {
     "visibility_timeout": 60,
     "unacked_restore_interval": 5,
     "unacked_restore_throttle": 1,
-    # One list for each class. Within a class queues are read in the order in which a worker names them: refiner before
-    # base, so that latents do not pile up in the store.
-    "priority_steps": [INTERACTIVE_MESSAGE, BULK_MESSAGE],
+    # Lists for each class (``farm.priorities``). Lists of one priority are read in the order in which a worker names
+    # its queues: refiner before base, so that latents do not pile up in the store.
+    "priority_steps": [INTERACTIVE_MESSAGE, *BULK_MESSAGES],
     "queue_order_strategy": "priority",
 }
 
 
-def queue_name(pipeline: str, stage: Stage) -> str:
-    """The queue of one pipeline's stage: ``tiny.base``."""
-    return f"{pipeline}.{stage.value}"
+def queue_name(pipeline: str, stage: Stage, requires: str = "") -> str:
+    """The queue of one pipeline's stage: ``tiny.base``. What only some workers may render has a queue of its own."""
+    return f"{pipeline}.{stage.value}" + (f"@{requires}" if requires else "")
 
 
 def make_celery(settings: Settings) -> Celery:
@@ -93,37 +91,48 @@ def make_celery(settings: Settings) -> Celery:
 
 
 def render_signature(
-    app: Celery, pipeline: str, stage: Stage, batch_id: int, attempt: int, *, interactive: bool
+    app: Celery, pipeline: str, stage: Stage, batch_id: int, attempt: int, *, priority: int, requires: str = ""
 ) -> Signature[None]:
-    """The message that rings for one stage of a batch."""
+    """The message that rings for one stage of a batch; ``priority`` is a ``farm.priorities.message_priority``."""
     return app.signature(
         TASK_NAMES[stage],
         args=(batch_id, attempt),
         immutable=True,
-        queue=queue_name(pipeline, stage),
-        priority=INTERACTIVE_MESSAGE if interactive else BULK_MESSAGE,
+        queue=queue_name(pipeline, stage, requires),
+        priority=priority,
     )
 
 
 def ring(
-    app: Celery, pipeline: str, stage: Stage, batch_id: int, attempt: int, *, refined: bool, interactive: bool
+    app: Celery,
+    pipeline: str,
+    stage: Stage,
+    batch_id: int,
+    attempt: int,
+    *,
+    refined: bool,
+    priority: int,
+    requires: str = "",
 ) -> None:
     """Send a batch's messages from ``stage`` on: base and refiner as a chain, or the one stage that remains.
 
     Raises kombu's OperationalError when the broker does not take it; the batch then counts as lost and is rung
     again by recovery.
     """
-    first = render_signature(app, pipeline, stage, batch_id, attempt, interactive=interactive)
+    first = render_signature(app, pipeline, stage, batch_id, attempt, priority=priority, requires=requires)
     if stage is Stage.BASE and refined:
-        refiner = render_signature(app, pipeline, Stage.REFINER, batch_id, attempt, interactive=interactive)
+        refiner = render_signature(
+            app, pipeline, Stage.REFINER, batch_id, attempt, priority=priority, requires=requires
+        )
         chain(first, refiner).apply_async()
     else:
         first.apply_async()
 
 
 def waiting_messages(app: Celery, queue: str, *, interactive: bool) -> int:
-    """How many messages of a class wait in ``queue``: in a Redis list, whose name kombu makes of queue and priority."""
+    """How many messages wait in ``queue``, interactive or bulk: in Redis lists, which kombu names by their priority."""
     with app.connection_for_read() as connection:
         channel = connection.default_channel
-        name = queue if interactive else f"{queue}{channel.sep}{BULK_MESSAGE}"
-        return int(channel.client.llen(name))
+        if interactive:
+            return int(channel.client.llen(queue))
+        return sum(int(channel.client.llen(f"{queue}{channel.sep}{step}")) for step in BULK_MESSAGES)

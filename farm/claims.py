@@ -32,6 +32,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from farm.database import seconds_from_now
 from farm.events import Announcement, Kind, announce
 from farm.models import Batch, Image, Job, Worker
+from farm.queues import waits_for_no_job
 from farm.spec import APART_FIELDS, INTERACTIVE_PRIORITY
 from farm.states import BatchState, JobState, Stage
 
@@ -63,6 +64,8 @@ class Claim:
     """Whether somebody waits for it: its calls go before those of bulk."""
     may_share: bool = False
     """Whether batches of other jobs may join its calls."""
+    requires: str = ""
+    """What its job requires of a worker."""
 
 
 class Wish(Enum):
@@ -90,6 +93,8 @@ class Answer:
     """Per held ``(batch, attempt)``."""
     draining: bool
     """Whether the worker shall take no further batch."""
+    requirements: frozenset[str] = frozenset()
+    """What unfinished jobs of its pipeline require of workers, beside those that require nothing."""
 
 
 def claim(
@@ -139,6 +144,7 @@ def claim_companions(engine: Engine, leader: Claim, worker_id: str, lease_second
     apart = {"negative_prompt": first.negative_prompt} | (first.parameters or {})
     candidates = _companions(tuple(apart.get(name) is not None for name in APART_FIELDS))
     wanted = {"leader_stage": leader.stage, "leader_parameters": leader.parameters, "room": room}
+    wanted["leader_requires"] = leader.requires
     with engine.begin() as connection:
         chosen = []
         for candidate in connection.execute(candidates, wanted).all():
@@ -198,13 +204,18 @@ def renew(
                 ).all()
                 wishes.update(((row.id, row.attempt), Wish.CANCELLED) for row in cancelled)
         # After its batches, as whoever finishes one does: each would else hold what the other waits for.
-        drained_since = connection.scalar(
+        required = select(Job.requires).where(
+            Job.finished_at.is_(None), Job.requires != "", Job.pipeline == Worker.pipeline
+        )
+        answer = connection.execute(
             update(Worker)
             .where(Worker.id == worker_id)
             .values(heartbeat_at=func.now(), stopped_at=None, **report)
-            .returning(Worker.draining_at)
-        )
-    return Answer(wishes, drained_since is not None)
+            .returning(Worker.draining_at, func.array(required.distinct().scalar_subquery()).label("requirements"))
+        ).one_or_none()
+    if answer is None:
+        return Answer(wishes, draining=False)
+    return Answer(wishes, answer.draining_at is not None, frozenset(answer.requirements))
 
 
 def _leased(worker_id: str, lease_seconds: float) -> dict[str, Any]:
@@ -231,6 +242,7 @@ _CLAIMED = (
     Batch.latents_sha256,
     Batch.failures,
     Job.priority,
+    Job.requires,
     _OWN_BATCH_SIZE.label("own_batch_size"),
 )
 
@@ -256,6 +268,7 @@ def _claims(connection: Connection, rows: Sequence[Row[Any]]) -> list[Claim]:
             interactive=row.priority >= INTERACTIVE_PRIORITY,
             # Who has failed before is not let near others, and who asked for batches of a size gets them.
             may_share=row.priority >= INTERACTIVE_PRIORITY and row.failures == 0 and row.own_batch_size is None,
+            requires=row.requires,
         )
         for row in rows
     ]
@@ -278,6 +291,8 @@ def _companions(has: tuple[bool, ...]) -> Select[tuple[int, int]]:
         Job.state.in_((JobState.QUEUED, JobState.RUNNING)),
         Job.paused_at.is_(None),
         _OWN_BATCH_SIZE.is_(None),
+        Job.requires == bindparam("leader_requires", type_=Job.requires.type),
+        waits_for_no_job(),
     )
     # Of each job only its next few are looked at, however many it has.
     ready = lateral(

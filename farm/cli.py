@@ -1,6 +1,7 @@
 """The command line: the one place where the parts of the farm are put together."""
 
 import json
+import os
 import sys
 import threading
 from enum import StrEnum
@@ -159,6 +160,8 @@ def worker(
     devices: DevicesOption = "auto",
     stage: Annotated[StageChoice, typer.Option(help="Which half of the rendering to serve.")] = StageChoice.BOTH,
     pipeline: PipelineOption = None,
+    tags: Annotated[str | None, typer.Option(help="What jobs can require of it: fast, site=lab ...")] = None,
+    hours: Annotated[str | None, typer.Option(help="When it takes work, by this machine's clock: 20:00-07:00.")] = None,
 ) -> None:
     """Run one worker process per device.
 
@@ -169,7 +172,9 @@ def worker(
         from farm.keeper import stop_on_signal
         from farm.parent import exit_with_keeper
         from farm.states import Stage
+        from farm.tags import read_tags
         from worker.devices import parse
+        from worker.hours import Hours
         from worker.supervisor import supervise
 
         settings = get_settings()
@@ -177,6 +182,13 @@ def worker(
         exit_with_keeper()
         entry = Catalog.load(settings.catalog, settings.models_directory).get(pipeline or settings.pipeline)
         stages = [Stage.BASE, Stage.REFINER] if stage is StageChoice.BOTH else [Stage(stage.value)]
+        said = {"FARM_WORKER_TAGS": tags, "FARM_WORKER_HOURS": hours}
+        os.environ.update({name: value for name, value in said.items() if value is not None})
+        try:
+            read_tags(tags or "")
+        except ValueError as error:
+            raise ConfigurationError(f"--tags: {error}") from None
+        Hours.read(hours or "")
         keeper = supervise(parse(devices), stages, entry)
         with stop_on_signal(keeper):
             keeper.run()

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import Connection, case, func, select
+from sqlalchemy import ColumnElement, Connection, case, func, or_, select
+from sqlalchemy.orm import aliased
 
 from farm.models import Batch, Job, Worker
 from farm.states import BatchState, JobState, Stage
@@ -20,6 +21,13 @@ class QueueCount:
     running: int
     oldest_seconds: float
     """Age of the one that waits longest, 0 when none waits."""
+
+
+def waits_for_no_job() -> ColumnElement[bool]:
+    """Whether a job may begin as far as the job matters that it comes after."""
+    earlier = aliased(Job)
+    unfinished = select(earlier.id).where(earlier.id == Job.after_job_id, earlier.finished_at.is_(None))
+    return or_(Job.after_job_id.is_(None), ~unfinished.correlate(Job).exists())
 
 
 def count_queues(connection: Connection) -> list[QueueCount]:
@@ -39,7 +47,7 @@ def count_queues(connection: Connection) -> list[QueueCount]:
         .where(
             Job.state.in_((JobState.QUEUED, JobState.RUNNING)),
             Batch.state.in_((BatchState.QUEUED, BatchState.RUNNING))
-            | ((Batch.state == BatchState.READY) & ~Batch.held & Job.paused_at.is_(None)),
+            | ((Batch.state == BatchState.READY) & ~Batch.held & Job.paused_at.is_(None) & waits_for_no_job()),
         )
         .group_by(Job.pipeline, Batch.stage)
     ).all()

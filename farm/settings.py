@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from farm.addresses import AllowedHosts
 from farm.limits import Limits
+from farm.tags import read_tags
 
 
 def _default_data_directory() -> Path:
@@ -102,6 +103,14 @@ class Settings(BaseSettings):
     max_failures: int = Field(
         default=2, ge=1, description="Failed attempts after which a batch is split, or its single image given up."
     )
+    worker_tags: str = Field(
+        default="", description="Tags of this machine's workers, which jobs can require: fast, site=lab."
+    )
+    worker_hours: str = Field(
+        default="",
+        description="When this machine's workers take work, by its clock: 20:00-07:00, several between commas. Unset: "
+        "always.",
+    )
     log_level: str = Field(default="INFO", description="Least severe level that is logged.")
 
     @model_validator(mode="after")
@@ -119,6 +128,11 @@ class Settings(BaseSettings):
             self.token_concurrent_images,
             self.token_largest_job,
         )
+
+    @model_validator(mode="after")
+    def _tags_can_be_read(self) -> Self:
+        read_tags(self.worker_tags)
+        return self
 
     @model_validator(mode="after")
     def _allowed_hosts_can_be_read(self) -> Self:

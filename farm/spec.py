@@ -15,11 +15,13 @@ from collections.abc import Mapping
 from operator import itemgetter
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from farm import schedule
 from farm.combinations import CONTROL_DEFAULTS, CombinationError, combination_problems
+from farm.priorities import read_priority
 from farm.schedulers import SCHEDULERS, SDXL_OWN, Scheduler, SchedulerOptions, normal_name
+from farm.tags import normal_requirement
 
 MAX_PROMPT_CHARACTERS = 10_000
 MAX_SEED = 2**63 - 1
@@ -333,7 +335,10 @@ class JobSpec(BaseModel):
 
     name: Annotated[str, Field(max_length=200), AfterValidator(_without_nul)] | None = None
     pipeline: str | None = None
-    priority: int = Field(default=50, ge=0, le=MAX_PRIORITY)
+    priority: Annotated[
+        int, BeforeValidator(read_priority, json_schema_input_type=int | str), Field(ge=0, le=MAX_PRIORITY)
+    ] = 50
+    """A number, or the name of a class: idle, low, normal, high, interactive (``farm.priorities``)."""
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
     """Seed of image 0; image k gets seed + k. Drawn at random when it is not given."""
     images_per_prompt: int = Field(default=1, ge=1, le=MAX_IMAGES_PER_PROMPT)
@@ -353,3 +358,11 @@ class JobSpec(BaseModel):
     """Only so many images, from the first, and none of the others ever."""
     test_run: int | None = Field(default=None, ge=1, le=1000)
     """So many images, from the first, are rendered; the others wait until somebody lets them follow."""
+    after: int | None = Field(default=None, ge=1)
+    """Number of a job whose end this one waits for."""
+    requires: Annotated[str, Field(max_length=500), AfterValidator(normal_requirement)] = ""
+    """What the workers' tags must satisfy: ``vram>=24, site=lab``."""
+    max_devices: int | None = Field(default=None, ge=1)
+    """At most so many devices render it at once."""
+    deadline: AwareDatetime | None = None
+    """When it should be done, with its time zone; it is shown with a forecast."""

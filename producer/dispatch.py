@@ -1,13 +1,13 @@
 """Decides which batch goes next: keeps each Celery queue a few batches deep per live worker, and shares it fairly.
 
 A short queue is what makes priorities and cancellation take effect at once: everything else waits in Postgres,
-where it can still be reordered. The interactive class has places of its own, which bulk cannot fill.
+where it can still be reordered. Who gets its places is ``producer/scheduling.py``.
 """
 
-import heapq
 import logging
-from collections import Counter
-from collections.abc import Iterable, Sequence
+import time
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -16,176 +16,241 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import Connection, Engine, func, lateral, select, true
 
 from farm.broker import ring
-from farm.models import Batch, Job, Worker
+from farm.minutes import megapixel_steps
+from farm.models import Batch, Image, Job, Share, Worker
+from farm.priorities import PriorityClass, class_of, message_priority
+from farm.queues import waits_for_no_job
 from farm.settings import Settings
-from farm.spec import INTERACTIVE_PRIORITY
+from farm.spec import SharedParameters
 from farm.states import BatchState, JobState, Stage
+from farm.tags import satisfies
 from farm.transitions import queue_ready_batches
+from producer.scheduling import JobLoad, Ledger, Order, plan
 
 logger = logging.getLogger(__name__)
 
 #: Base stops running ahead when so many batches per refiner worker wait for their refiner: latents cost space.
 REFINER_BACKLOG = 8
+_PARTS = 32
+#: Beside its denoising an image costs about as much as so many megapixel-steps: texts, decoding, encoding.
+_BESIDE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class JobLoad:
-    """What fairness needs to know of a job that has batches ready."""
+class QueueKey:
+    """Which batches share a queue: one pipeline's stage, and what their jobs require of a worker."""
 
-    job_id: int
-    owner: str
-    priority: int
-    ready: int
-    """Batches that could go now (counted up to the free places)."""
-    active: int
-    """Batches queued or running."""
+    pipeline: str
+    stage: Stage
+    requires: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueLoad:
-    """What waits of one class for a pipeline's stage, and the live workers that serve it and are not drained."""
+    """What waits in a queue, and the live workers that serve it and are not drained."""
 
-    pipeline: str
-    stage: Stage
-    interactive: bool
+    key: QueueKey
     workers: int
-    queued: int
+    queued: Mapping[PriorityClass, int]
+
+    @property
+    def bulk(self) -> int:
+        """Batches that wait and are not interactive."""
+        return sum(count for one, count in self.queued.items() if one is not PriorityClass.INTERACTIVE)
 
 
-def fair_shares(jobs: Iterable[JobLoad], places: int) -> dict[int, int]:
-    """How many of the free places each job gets.
+@dataclass
+class _OnTheirWay:
+    """Batches of a job."""
 
-    Always the highest priority first; within it the owner with the fewest batches on their way, then that owner's
-    job with the fewest, then the oldest.
-    """
-    jobs = list(jobs)
-    owner_active: Counter[str] = Counter()
-    for job in jobs:
-        owner_active[job.owner] += job.active
-    shares: Counter[int] = Counter()
-
-    def rank(job: JobLoad) -> tuple[int, int, int, int]:
-        return (-job.priority, owner_active[job.owner], job.active + shares[job.job_id], job.job_id)
-
-    heap = [(rank(job), job) for job in jobs if job.ready > 0]
-    heapq.heapify(heap)
-    while heap and sum(shares.values()) < places:
-        known_rank, job = heapq.heappop(heap)
-        if known_rank != rank(job):
-            # Another job of the same owner was served since.
-            heapq.heappush(heap, (rank(job), job))
-            continue
-        shares[job.job_id] += 1
-        owner_active[job.owner] += 1
-        if shares[job.job_id] < job.ready:
-            heapq.heappush(heap, (rank(job), job))
-    return dict(shares)
+    queued: int = 0
+    running: int = 0
 
 
-def dispatch(engine: Engine, celery: Celery, settings: Settings) -> int:
-    """Fill the queues up, and ring for what was queued. Returns how many batches were sent."""
-    sent = 0
-    # What is read needs no transaction, and each costs as much as the query in it.
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        queues = _queue_loads(connection, settings.lease_seconds)
-        # What is interactive is sent before the rest is even looked for.
-        for queue in sorted(queues, key=lambda queue: not queue.interactive):
-            places = free_places(queue, queues, settings.queue_depth)
-            if places == 0:
-                continue
-            for job_id, count in fair_shares(_job_loads(connection, queue, places), places).items():
-                sent += _send(engine, celery, queue, job_id, count)
-    return sent
+class Dispatcher:
+    """Fills the queues; remembers from round to round what is needed to share them fairly."""
+
+    def __init__(self, engine: Engine, celery: Celery, settings: Settings) -> None:
+        self._engine, self._celery, self._settings = engine, celery, settings
+        self._ledgers: dict[QueueKey, Ledger] = defaultdict(Ledger)
+        self._costs: dict[int, float] = {}
+
+    def dispatch(self) -> int:
+        """Fill the queues up, and ring for what was queued. Returns how many batches were sent."""
+        sent = 0
+        # What is read needs no transaction, and each costs as much as the query in it.
+        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            on_their_way, queues = queue_loads(connection, self._settings.lease_seconds)
+            for queue in queues:
+                capacity = self._settings.queue_depth * queue.workers
+                if not capacity:
+                    continue
+                jobs = job_loads(connection, queue.key, capacity, on_their_way, self._costs)
+                if is_held_up(queue, queues):
+                    # Somebody waits for what is interactive, however full the store gets.
+                    jobs = [job for job in jobs if class_of(job.priority) is PriorityClass.INTERACTIVE]
+                orders = plan(jobs, capacity, queue.queued, self._ledgers[queue.key], time.monotonic())
+                # In their order, but for very many at once: what a job gets in a part of them takes one transaction.
+                part = max(1, len(orders) // _PARTS)
+                for start in range(0, len(orders), part):
+                    for order, count in Counter(orders[start : start + part]).items():
+                        sent += self._send(queue.key, order, count)
+        return sent
+
+    def forget(self) -> None:
+        """Drop what is remembered of jobs that have ended."""
+        with self._engine.connect() as connection:
+            unfinished = set(connection.scalars(select(Job.id).where(Job.finished_at.is_(None))))
+        for ledger in self._ledgers.values():
+            ledger.forget_all_but(unfinished)
+        for job_id in self._costs.keys() - unfinished:
+            del self._costs[job_id]
+
+    def _send(self, key: QueueKey, order: Order, count: int) -> int:
+        """Queue a job's next batches, and ring for them. Returns for how many."""
+        sent = 0
+        for batch in queue_ready_batches(self._engine, order.job_id, key.stage, count):
+            try:
+                ring(
+                    self._celery,
+                    batch.pipeline,
+                    batch.stage,
+                    batch.batch_id,
+                    batch.attempt,
+                    refined=batch.refined,
+                    priority=message_priority(order.priority_class, first=order.first),
+                    requires=key.requires,
+                )
+            except OperationalError as error:
+                logger.warning("broker away, batch %d waits to be sent again: %s", batch.batch_id, error)
+            else:
+                sent += 1
+        return sent
 
 
-def free_places(queue: QueueLoad, queues: Sequence[QueueLoad], depth: int) -> int:
-    """How many more batches ``queue`` may hold."""
-    if queue.stage is Stage.BASE:
-        following = (queue.pipeline, Stage.REFINER, queue.interactive)
-        refiner = next((q for q in queues if (q.pipeline, q.stage, q.interactive) == following), None)
-        if refiner is not None and refiner.queued >= REFINER_BACKLOG * max(refiner.workers, 1):
-            return 0
-    return max(0, depth * queue.workers - queue.queued)
+def is_held_up(queue: QueueLoad, queues: Collection[QueueLoad]) -> bool:
+    """Whether a base must wait because too much waits for the refiner."""
+    if queue.key.stage is not Stage.BASE:
+        return False
+    following = QueueKey(queue.key.pipeline, Stage.REFINER, queue.key.requires)
+    refiner = next((other for other in queues if other.key == following), None)
+    return refiner is not None and refiner.bulk >= REFINER_BACKLOG * max(refiner.workers, 1)
 
 
-def _send(engine: Engine, celery: Celery, queue: QueueLoad, job_id: int, count: int) -> int:
-    """Queue a job's next batches, and ring for them. Returns for how many."""
-    sent = 0
-    for batch in queue_ready_batches(engine, job_id, queue.stage, count):
-        try:
-            ring(
-                celery,
-                batch.pipeline,
-                batch.stage,
-                batch.batch_id,
-                batch.attempt,
-                refined=batch.refined,
-                interactive=queue.interactive,
-            )
-        except OperationalError as error:
-            logger.warning("broker away, batch %d waits to be sent again: %s", batch.batch_id, error)
-        else:
-            sent += 1
-    return sent
-
-
-def _queue_loads(connection: Connection, lease_seconds: float) -> list[QueueLoad]:
-    alive = select(Worker.pipeline, Worker.stages).where(
-        Worker.stopped_at.is_(None),
-        Worker.draining_at.is_(None),
-        Worker.heartbeat_at > func.now() - timedelta(seconds=lease_seconds),
-    )
-    workers: Counter[tuple[str, Stage]] = Counter()
-    for row in connection.execute(alive):
-        workers.update((row.pipeline, Stage(stage)) for stage in row.stages)
-    interactive = (Job.priority >= INTERACTIVE_PRIORITY).label("interactive")
-    queued = connection.execute(
-        select(Job.pipeline, Batch.stage, interactive, func.count())
+def queue_loads(connection: Connection, lease_seconds: float) -> tuple[Mapping[int, _OnTheirWay], list[QueueLoad]]:
+    """What is on its way, by job, and the queues that have work or workers."""
+    rows = connection.execute(
+        select(Batch.job_id, Batch.stage, Batch.state, func.count(), Job.pipeline, Job.requires, Job.priority)
         .join(Job, Job.id == Batch.job_id)
-        .where(Batch.state == BatchState.QUEUED)
-        .group_by(Job.pipeline, Batch.stage, interactive)
+        .where(Batch.state.in_((BatchState.QUEUED, BatchState.RUNNING)))
+        .group_by(Batch.job_id, Batch.stage, Batch.state, Job.id)
     )
-    waiting = {(pipeline, stage, is_interactive): count for pipeline, stage, is_interactive, count in queued}
-    served = workers.keys() | {(pipeline, stage) for pipeline, stage, _ in waiting}
-    return [
-        QueueLoad(
-            pipeline=pipeline,
-            stage=stage,
-            interactive=is_interactive,
-            workers=workers[pipeline, stage],
-            queued=waiting.get((pipeline, stage, is_interactive), 0),
+    on_their_way: dict[int, _OnTheirWay] = defaultdict(_OnTheirWay)
+    queued: dict[QueueKey, Counter[PriorityClass]] = defaultdict(Counter)
+    for job_id, stage, state, count, pipeline, requires, priority in rows:
+        if state is BatchState.QUEUED:
+            on_their_way[job_id].queued += count
+            queued[QueueKey(pipeline, stage, requires)][class_of(priority)] += count
+        else:
+            on_their_way[job_id].running += count
+    wanted = {QueueKey(pipeline, stage, requires) for pipeline, requires in _wanted(connection) for stage in Stage}
+    alive = connection.execute(
+        select(Worker.pipeline, Worker.stages, Worker.tags, func.count())
+        .where(
+            Worker.stopped_at.is_(None),
+            Worker.draining_at.is_(None),
+            Worker.heartbeat_at > func.now() - timedelta(seconds=lease_seconds),
         )
-        for pipeline, stage in sorted(served)
-        for is_interactive in (True, False)
-    ]
+        .group_by(Worker.pipeline, Worker.stages, Worker.tags)
+    ).all()
+    workers: Counter[QueueKey] = Counter()
+    for key in wanted | queued.keys():
+        workers[key] = sum(
+            count
+            for pipeline, stages, tags, count in alive
+            if pipeline == key.pipeline and key.stage.value in stages and satisfies(tags, key.requires)
+        )
+    keys = sorted(wanted | queued.keys(), key=lambda key: (key.pipeline, key.stage, key.requires))
+    return on_their_way, [QueueLoad(key, workers[key], queued[key]) for key in keys]
 
 
-def _job_loads(connection: Connection, queue: QueueLoad, places: int) -> list[JobLoad]:
+def _wanted(connection: Connection) -> Iterator[tuple[str, str]]:
+    """What unfinished jobs want: pipelines and requirements."""
+    yield from connection.execute(
+        select(Job.pipeline, Job.requires).where(Job.finished_at.is_(None)).distinct()
+    ).tuples()
+
+
+def job_loads(
+    connection: Connection,
+    key: QueueKey,
+    capacity: int,
+    on_their_way: Mapping[int, _OnTheirWay],
+    costs: dict[int, float],
+) -> list[JobLoad]:
+    """The jobs that have batches ready for a queue. ``costs`` of those that are new are worked out and added."""
     ready = lateral(
         select(Batch.id)
         .where(
             Batch.job_id == Job.id,
             Batch.state == BatchState.READY,
             ~Batch.held,
-            Batch.stage == queue.stage,
+            Batch.stage == key.stage,
             Batch.run_after <= func.now(),
         )
-        .limit(places)
-    )
-    active = (
-        select(func.count())
-        .where(Batch.job_id == Job.id, Batch.state.in_((BatchState.QUEUED, BatchState.RUNNING)))
-        .scalar_subquery()
+        .limit(capacity)
     )
     rows = connection.execute(
-        select(Job.id, Job.owner, Job.priority, func.count(ready.c.id).label("ready"), active.label("active"))
+        select(
+            Job.id,
+            Job.owner,
+            Job.priority,
+            Job.max_devices,
+            func.extract("epoch", func.now() - Job.created_at).label("age"),
+            func.coalesce(Share.weight, 1.0).label("weight"),
+            func.count(ready.c.id).label("ready"),
+            func.min(ready.c.id).label("first_ready"),
+        )
         .join(ready, onclause=true())
+        .outerjoin(Share, Share.owner == Job.owner)
         .where(
-            Job.pipeline == queue.pipeline,
-            (Job.priority >= INTERACTIVE_PRIORITY) == queue.interactive,
+            Job.pipeline == key.pipeline,
+            Job.requires == key.requires,
             Job.state.in_((JobState.QUEUED, JobState.RUNNING)),
             Job.paused_at.is_(None),
+            waits_for_no_job(),
         )
-        .group_by(Job.id)
-    )
-    return [JobLoad(row.id, row.owner, row.priority, row.ready, row.active) for row in rows]
+        .group_by(Job.id, Share.weight)
+    ).all()
+    costs |= _costs_of(connection, {row.id: row.first_ready for row in rows if row.id not in costs})
+    nothing = _OnTheirWay()
+    return [
+        JobLoad(
+            job_id=row.id,
+            owner=row.owner,
+            priority=row.priority,
+            ready=row.ready,
+            queued=on_their_way.get(row.id, nothing).queued,
+            running=on_their_way.get(row.id, nothing).running,
+            max_devices=row.max_devices,
+            weight=row.weight,
+            cost=costs[row.id],
+            age_seconds=float(row.age),
+        )
+        for row in rows
+    ]
+
+
+def _costs_of(connection: Connection, batches: Mapping[int, int]) -> dict[int, float]:
+    """What a batch of each job costs, by one of its batches: the megapixel-steps of its images in both stages."""
+    if not batches:
+        return {}
+    images = select(func.count()).where(Image.batch_id == Batch.id).scalar_subquery()
+    rows = connection.execute(
+        select(Batch.job_id, Batch.parameters, images).where(Batch.id.in_(batches.values()))
+    ).all()
+    costs = {}
+    for job_id, parameters, count in rows:
+        shared = SharedParameters.model_validate(parameters)
+        costs[job_id] = count * (_BESIDE + sum(megapixel_steps(shared, stage) for stage in Stage))
+    return costs

@@ -1,7 +1,9 @@
 """Finds what a crash left behind, and puts it back in line: leases that ran out, messages that were lost."""
 
 import logging
+from collections import defaultdict
 from datetime import timedelta
+from typing import Any
 
 from celery import Celery
 from redis import RedisError
@@ -40,8 +42,8 @@ def recover_expired_leases(engine: Engine, settings: Settings) -> int:
 def recover_lost_messages(engine: Engine, celery: Celery, settings: Settings) -> int:
     """Batches that were queued a while ago but whose messages the broker does not hold.
 
-    Each class of a queue is first in, first out: when it holds fewer messages than batches wait for it, the oldest
-    batches are those whose messages are gone. One in too many costs a message that finds its batch already taken.
+    When a queue holds fewer messages than batches wait for it, the oldest batches are taken for those whose messages
+    are gone. One in too many costs a message that finds its batch already taken.
     """
     with engine.connect() as connection:
         queued = connection.execute(
@@ -49,6 +51,7 @@ def recover_lost_messages(engine: Engine, celery: Celery, settings: Settings) ->
                 Batch.id,
                 Batch.stage,
                 Job.pipeline,
+                Job.requires,
                 (Job.priority >= INTERACTIVE_PRIORITY).label("interactive"),
                 (Batch.queued_at < func.now() - timedelta(seconds=settings.lost_message_seconds)).label("overdue"),
             )
@@ -57,11 +60,12 @@ def recover_lost_messages(engine: Engine, celery: Celery, settings: Settings) ->
             .order_by(Batch.queued_at)
         ).all()
     lost: list[int] = []
-    for pipeline, stage, interactive in {(row.pipeline, row.stage, row.interactive) for row in queued}:
-        one_list = (pipeline, stage, interactive)
-        waiting = [row for row in queued if (row.pipeline, row.stage, row.interactive) == one_list]
+    queues: dict[tuple[str, bool], list[Any]] = defaultdict(list)
+    for row in queued:
+        queues[queue_name(row.pipeline, row.stage, row.requires), row.interactive].append(row)
+    for (queue, interactive), waiting in queues.items():
         try:
-            held = waiting_messages(celery, queue_name(pipeline, stage), interactive=interactive)
+            held = waiting_messages(celery, queue, interactive=interactive)
         except RedisError as error:
             logger.warning("broker away, lost messages cannot be told from waiting ones: %s", error)
             return 0

@@ -18,7 +18,7 @@ from farm.errors import StoreError
 from farm.events import forget_old_events
 from farm.settings import Settings
 from farm.storage import open_store
-from producer.dispatch import dispatch
+from producer.dispatch import Dispatcher
 from producer.janitor import forget_old_keys, remove_doomed_objects
 from producer.minutes import forget_old_minutes, record_queues
 from producer.recovery import recover
@@ -81,13 +81,14 @@ class Leadership:
 class Chores:
     """What the leader does beside dispatching, each at its own pace."""
 
-    def __init__(self, engine: Engine, celery: Celery, settings: Settings) -> None:
+    def __init__(self, engine: Engine, celery: Celery, settings: Settings, dispatcher: Dispatcher) -> None:
         self._chores: list[tuple[float, Callable[[], object]]] = [
             (RECOVERY_SECONDS, lambda: recover(engine, celery, settings)),
             (MINUTE_SECONDS, lambda: record_queues(engine, settings.lease_seconds)),
             (HOUR_SECONDS, lambda: forget_old_minutes(engine)),
             (HOUR_SECONDS, lambda: forget_old_keys(engine)),
             (HOUR_SECONDS, lambda: forget_old_events(engine)),
+            (HOUR_SECONDS, dispatcher.forget),
         ]
         self._due = [0.0] * len(self._chores)
 
@@ -108,7 +109,8 @@ def run(settings: Settings, stop: threading.Event) -> None:
     assert database_url is not None  # noqa: S101 - open_database has refused None
     leadership = Leadership(database_url)
     leading = False
-    chores = Chores(engine, celery, settings)
+    dispatcher = Dispatcher(engine, celery, settings)
+    chores = Chores(engine, celery, settings, dispatcher)
     store = open_store(settings)
     senders = open_database(settings)
     beside = [
@@ -125,7 +127,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
                     leading = True
                     logger.info("this producer leads")
                 chores.do()
-                dispatch(engine, celery, settings)
+                dispatcher.dispatch()
                 leadership.wait(ROUND_SECONDS)
             except (OperationalError, psycopg.OperationalError) as error:
                 logger.warning("database away, trying again: %s", str(error).splitlines()[0])

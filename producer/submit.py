@@ -154,6 +154,10 @@ class _Draft:
             "spec": {**self.expansion.given, **said, "seed": self.expansion.seed},
             "image_count": self.image_count,
             "test_images": self.test_images,
+            "after_job_id": spec.after,
+            "requires": spec.requires,
+            "max_devices": spec.max_devices,
+            "deadline": spec.deadline,
         }
 
     def _parts_of(self, shape: Shape) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """Which devices this machine has, found without initialising CUDA."""
 
+import logging
 import os
 import socket
 from collections.abc import Sequence
@@ -8,6 +9,10 @@ from dataclasses import dataclass
 import pynvml
 
 from farm.errors import ConfigurationError
+from farm.settings import Settings
+from farm.tags import read_tags
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,19 @@ def parse(text: str) -> list[Device]:
 def cpu_threads(cpu_workers: int) -> int:
     """Threads for each of so many CPU workers: together they use the machine, and do not fight for it."""
     return max(1, len(os.sched_getaffinity(0)) // max(cpu_workers, 1))
+
+
+def tags_of(device: Device, settings: Settings) -> list[str]:
+    """Tags of a device's worker: the machine's, and what can be told of the device (``vram`` in GiB, rounded)."""
+    tags = {*read_tags(settings.worker_tags), f"host={hostname()}", f"device={device.name.partition(':')[0]}"}
+    if device.name.startswith("cuda:"):
+        try:
+            pynvml.nvmlInit()
+            handle = pynvml.nvmlDeviceGetHandleByIndex(int(device.name.removeprefix("cuda:")))
+            tags.add(f"vram={round(pynvml.nvmlDeviceGetMemoryInfo(handle).total / 2**30)}")
+        except pynvml.NVMLError as error:
+            logger.warning("%s has no tag vram, the driver does not tell its memory: %s", device.name, error)
+    return sorted(tags)
 
 
 def hostname() -> str:

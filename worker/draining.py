@@ -1,7 +1,7 @@
-"""Whether this worker takes messages: the heartbeat brings it home, Celery's consumer follows."""
+"""Which queues this worker takes messages from: the heartbeat brings it home, Celery's consumer follows."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from celery import Celery
@@ -17,15 +17,16 @@ class Tap:
     or away, and the connection that Celery makes anew after it, change nothing about a drained worker.
     """
 
-    def __init__(self, app: Celery, queues: Sequence[str]) -> None:
+    def __init__(self, app: Celery, queues_for: Callable[[Collection[str]], Sequence[str]]) -> None:
+        """``queues_for`` names the queues to take from, in their order, given what unfinished jobs require."""
         self._app = app
-        self._queues = queues
+        self._queues_for = queues_for
         self._consumer: Any = None
         self._closed = False
         # Connected weakly, as is the default, this would be gone before it is needed.
         worker_ready.connect(self._on_ready, weak=False)
 
-    def follow(self, draining: bool) -> None:
+    def follow(self, draining: bool, requirements: Collection[str]) -> None:
         """Take no further message, or take them again; what was taken is finished. Called from any thread."""
         if self._consumer is None:
             return
@@ -33,19 +34,18 @@ class Tap:
             self._closed = draining
             logger.info("drained: no further batch is taken" if draining else "batches are taken again")
         # Only Celery's own thread may touch its consumer.
-        self._consumer.call_soon(self._apply, draining)
+        self._consumer.call_soon(self._apply, [] if draining else self._queues_for(requirements))
 
     def _on_ready(self, sender: Any, **_: Any) -> None:
         self._consumer = sender
 
-    def _apply(self, draining: bool) -> None:
+    def _apply(self, wanted: Sequence[str]) -> None:
         consumer = self._consumer
         if consumer.task_consumer is None:
             # Not connected; the next heartbeat looks again.
             return
-        for queue in self._queues:
-            consuming = consumer.task_consumer.consuming_from(queue)
-            if draining and (consuming or queue in self._app.amqp.queues.consume_from):
-                consumer.cancel_task_queue(queue)
-            elif not draining and not consuming:
+        for queue in set(self._app.amqp.queues.consume_from).difference(wanted):
+            consumer.cancel_task_queue(queue)
+        for queue in wanted:
+            if not consumer.task_consumer.consuming_from(queue):
                 consumer.add_task_queue(queue)

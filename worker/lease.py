@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from farm.claims import Claim, Vitals, Wish, renew
+from farm.claims import Answer, Claim, Vitals, Wish, renew
 from farm.errors import RenderInterrupted
 from farm.settings import Settings
 
@@ -49,8 +49,7 @@ class Lease:
 class LeaseKeeper:
     """Renews all leases of this process, and with them the sign that the worker lives.
 
-    ``read_vitals`` tells how the device is; ``on_draining`` is called at every beat with whether the worker shall take
-    no further batch.
+    ``read_vitals`` tells how the device is; ``on_answer`` is given what each heartbeat brings back.
     """
 
     def __init__(
@@ -59,13 +58,13 @@ class LeaseKeeper:
         settings: Settings,
         worker_id: str,
         read_vitals: Callable[[], Vitals] = Vitals,
-        on_draining: Callable[[bool], None] = lambda _draining: None,
+        on_answer: Callable[[Answer], None] = lambda _answer: None,
     ) -> None:
         self._engine = engine
         self._settings = settings
         self._worker_id = worker_id
         self._read_vitals = read_vitals
-        self._on_draining = on_draining
+        self._on_answer = on_answer
         self._held: dict[tuple[int, int], Lease] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -103,7 +102,7 @@ class LeaseKeeper:
             held[key].wish = wish
             if wish is Wish.GO_ON:
                 held[key].renewed(asked_at)
-        self._on_draining(answer.draining)
+        self._on_answer(answer)
 
     def _run(self) -> None:
         while not self._stop.wait(self._settings.heartbeat_seconds):

@@ -10,13 +10,15 @@ import os
 import platform
 import secrets
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from datetime import datetime
 
 from celery.platforms import SecurityWarning
 
 from farm.batch_sizes import BatchSizes, write_measured
 from farm.broker import make_celery, queue_name
 from farm.catalog import Catalog
+from farm.claims import Answer
 from farm.database import open_database
 from farm.keeper import RESTARTS_VARIABLE
 from farm.logs import set_up_logging
@@ -26,9 +28,11 @@ from farm.progress import ProgressBoard
 from farm.settings import get_settings
 from farm.states import Stage
 from farm.storage import open_store
+from farm.tags import satisfies
 from farm.transitions import dismiss_worker, register_worker
-from worker.devices import Device, hostname
+from worker.devices import Device, hostname, tags_of
 from worker.draining import Tap
+from worker.hours import Hours
 from worker.inputs import InputCache
 from worker.lease import LeaseKeeper
 from worker.slots import SLOTS, Transport
@@ -93,9 +97,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     gc.freeze()
     gc.enable()
     clock = BusyClock()
-    queues = [queue_name(entry.name, stage) for stage in stages]
     gauge = Gauge(options.device.torch_name, clock)
-    keeper = LeaseKeeper(engine, settings, worker_id, gauge.read, Tap(app, queues).follow)
+    tags = tags_of(options.device, settings)
+    hours = Hours.read(settings.worker_hours)
+
+    def queues_for(requirements: Collection[str]) -> list[str]:
+        served = ["", *(one for one in sorted(requirements) if satisfies(tags, one))]
+        return [queue_name(entry.name, stage, requires) for stage in stages for requires in served]
+
+    tap = Tap(app, queues_for)
+
+    def follow(answer: Answer) -> None:
+        tap.follow(answer.draining or not hours.include(datetime.now()), answer.requirements)
+
+    keeper = LeaseKeeper(engine, settings, worker_id, gauge.read, follow)
     register_tasks(
         app,
         Station(
@@ -125,6 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             device_name=pipeline.fingerprint.get("device", platform.processor()),
             pipeline=entry.name,
             stages=[stage.value for stage in stages],
+            tags=tags,
             batch_sizes=write_measured(tuning.measured()) or None,
             restarts=int(os.environ.get(RESTARTS_VARIABLE, "0")),
         ),
@@ -133,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logger.info("worker %s serves %s of %s", worker_id, " and ".join(stages), entry.name)
     try:
         app.Worker(
-            queues=queues,
+            queues=queues_for(()),
             hostname=f"{worker_id.replace('/', '-')}@{hostname()}",
             # Other workers are none of its business: Postgres tells who lives.
             without_gossip=True,

@@ -16,7 +16,7 @@ from kombu.asynchronous import get_event_loop
 from kombu.transport import redis
 from typing_extensions import override
 
-from farm.broker import BULK_MESSAGE, INTERACTIVE_MESSAGE
+from farm.priorities import BULK_MESSAGES, INTERACTIVE_MESSAGE
 
 SLOTS_PER_CLASS = 2
 #: For Celery. One more than is used: it would look only once a second whether a slot was free again.
@@ -64,7 +64,7 @@ def _open_classes() -> list[int]:
     if len(interactive) < SLOTS_PER_CLASS and _begun.issuperset(interactive):
         classes.append(INTERACTIVE_MESSAGE)
     if len(requests) - len(interactive) < SLOTS_PER_CLASS:
-        classes.append(BULK_MESSAGE)
+        classes.extend(BULK_MESSAGES)
     return classes
 
 

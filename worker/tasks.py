@@ -17,6 +17,7 @@ from farm.broker import TASK_NAMES, ring
 from farm.claims import Claim, claim
 from farm.errors import ObjectCorruptError, ObjectMissingError, RenderInterrupted, StoreError
 from farm.formats import format_of
+from farm.priorities import INTERACTIVE_MESSAGE
 from farm.spec import MAX_BATCH
 from farm.states import Stage
 from farm.storage import sha256
@@ -46,15 +47,15 @@ def render_base(station: Station, batch_id: int, attempt: int, on_turn: OnTurn) 
     An interactive batch and its companions go straight on to the refiner if this worker serves it. Returns whether
     somebody must ring for the batch's refiner.
     """
-    following: dict[int, int] = {}
+    following: dict[int, Claim] = {}
     with ExitStack() as hold:
         base = _stage(station, batch_id, attempt, Stage.BASE, on_turn, following, hold)
         straight_on = base is not None and _goes_straight_on(station, base)
         if base is not None and straight_on:
             # The latents lie in the store, and who claims them first has them: we are only the nearest.
             _stage(station, batch_id, attempt, Stage.REFINER, on_turn, following, hold, base.latents)
-    for companion_id, companion_attempt in following.items():
-        _ring_for_refiner(station, companion_id, companion_attempt)
+    for companion in following.values():
+        _ring_for_refiner(station, companion)
     return base is not None and not straight_on
 
 
@@ -86,13 +87,13 @@ def _stage(
     attempt: int,
     stage: Stage,
     on_turn: OnTurn,
-    following: dict[int, int],
+    following: dict[int, Claim],
     hold: ExitStack,
     received: torch.Tensor | None = None,
 ) -> Member | None:
     """One stage of a batch, and of the companions that join its call: claim, render, store, commit.
 
-    ``received`` are the batch's latents if they are at hand. ``following`` are companions (batch and attempt) whose
+    ``received`` are the batch's latents if they are at hand. ``following`` are companions (by their batches) whose
     refiner is next: who joins is taken out, who has ended their base is put in. ``hold`` keeps the device from bulk
     work between the two stages. Returns the batch if its own refiner is next.
     """
@@ -126,7 +127,7 @@ def _goes_straight_on(station: Station, member: Member) -> bool:
     return member.lease.claim.interactive and Stage.REFINER in station.stages
 
 
-def _accompany(station: Station, following: dict[int, int], held: Claim, join: Join[Member]) -> None:
+def _accompany(station: Station, following: dict[int, Claim], held: Claim, join: Join[Member]) -> None:
     """A stage of a batch that joins the call of another: its own message, and with it the chain, was passed by."""
     with _held(station, held) as lease:
         member = prepare(station, lease)
@@ -134,22 +135,23 @@ def _accompany(station: Station, following: dict[int, int], held: Claim, join: J
         if not member.rendered:
             render(station, member)
         if _commit(station, member):
-            following[held.batch_id] = held.attempt
+            following[held.batch_id] = held
 
 
-def _ring_for_refiner(station: Station, batch_id: int, attempt: int) -> None:
+def _ring_for_refiner(station: Station, held: Claim) -> None:
     try:
         ring(
             station.celery,
             station.pipeline.entry.name,
             Stage.REFINER,
-            batch_id,
-            attempt,
+            held.batch_id,
+            held.attempt,
             refined=True,
-            interactive=True,
+            priority=INTERACTIVE_MESSAGE,
+            requires=held.requires,
         )
     except OperationalError as error:
-        logger.warning("broker away, batch %d waits for its refiner: %s", batch_id, error)
+        logger.warning("broker away, batch %d waits for its refiner: %s", held.batch_id, error)
 
 
 def _commit(station: Station, member: Member) -> bool:

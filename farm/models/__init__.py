@@ -12,6 +12,7 @@ from farm.models.rendering import (
     Preset,
     QueueMinute,
     RenderMinute,
+    Share,
     WordList,
     Worker,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "QueueMinute",
     "RenderMinute",
     "Secret",
+    "Share",
     "TokenDay",
     "User",
     "Webhook",

@@ -41,10 +41,12 @@ class Job(Base):
         CheckConstraint("state <> 'failed' OR images_failed > 0", "failed_with_failure"),
         CheckConstraint("paused_at IS NULL OR finished_at IS NULL", "paused_while_unfinished"),
         CheckConstraint("image_count > 0", "not_empty"),
+        CheckConstraint("max_devices > 0", "max_devices"),
         CheckConstraint(
             "images_completed >= 0 AND images_failed >= 0 AND images_completed + images_failed <= image_count", "counts"
         ),
         Index("ix_jobs_unfinished", "id", postgresql_where=text("finished_at IS NULL")),
+        Index("ix_jobs_after_job_id", "after_job_id", postgresql_where=text("after_job_id IS NOT NULL")),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
@@ -67,6 +69,14 @@ class Job(Base):
     """The API token that submitted it, kept when the token is gone: its quotas count what is unfinished."""
     test_images: Mapped[int | None] = mapped_column(Integer)
     """Set during a test run: only so many images, from the first, are rendered until somebody lets the rest follow."""
+    after_job_id: Mapped[int | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
+    """The job whose end it waits for, however that ends."""
+    requires: Mapped[str] = mapped_column(server_default="")
+    """What a worker's tags must satisfy (``farm.tags``), in its normal form."""
+    max_devices: Mapped[int | None] = mapped_column(Integer)
+    """At most so many of its batches are on their way at once."""
+    deadline: Mapped[datetime | None]
+    """When it should have ended; shown with a forecast, it changes no order."""
 
 
 class Batch(Base):
@@ -209,6 +219,16 @@ class Preset(Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class Share(Base):
+    """How much an owner gets beside others; whoever has no row counts 1."""
+
+    __tablename__ = "shares"
+    __table_args__ = (CheckConstraint("weight > 0 AND weight <= 1000", "weight"),)
+
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    weight: Mapped[float]
+
+
 class Worker(Base):
     """One process on one device, as it last reported itself."""
 
@@ -237,6 +257,8 @@ class Worker(Base):
     """Of the device, in bytes: on a GPU all that is taken there, on a CPU what this process takes."""
     utilisation: Mapped[float | None]
     """Share of the time since the last heartbeat that the device computed, 0 to 1."""
+    tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default="{}")
+    """What jobs may require of it (``farm.tags``)."""
     batch_sizes: Mapped[dict[str, Any] | None]
     """How many images a call takes best, as this device measured it: by stage, then by size as 1024x1024."""
 

@@ -1,73 +1,109 @@
-"""Fair shares as a pure function, and queues that stay short."""
+"""What of a farm's work is put into its queues."""
 
-from hypothesis import given
-from hypothesis import strategies as st
+from typing import Any
 
+import pytest
+from rows import queued, submit
+from sqlalchemy import Engine, text
+
+from farm.broker import make_celery
+from farm.control import cancel_job
+from farm.models import Worker
+from farm.priorities import PriorityClass
+from farm.settings import Settings
 from farm.states import Stage
-from producer.dispatch import REFINER_BACKLOG, JobLoad, QueueLoad, fair_shares, free_places
-
-JOBS = st.lists(
-    st.builds(
-        JobLoad,
-        job_id=st.integers(1, 10_000),
-        owner=st.sampled_from(["ann", "bob", "cy"]),
-        priority=st.integers(0, 3),
-        ready=st.integers(0, 20),
-        active=st.integers(0, 20),
-    ),
-    unique_by=lambda job: job.job_id,
-    max_size=12,
-)
+from farm.transitions import register_worker
+from producer.dispatch import REFINER_BACKLOG, Dispatcher, QueueKey, QueueLoad, is_held_up, queue_loads
 
 
-@given(JOBS, st.integers(0, 40))
-def test_no_place_is_left_free_while_work_is_ready(jobs: list[JobLoad], places: int) -> None:
-    shares = fair_shares(jobs, places)
-    assert sum(shares.values()) == min(places, sum(job.ready for job in jobs))
-    assert all(0 < shares[job.job_id] <= job.ready for job in jobs if job.job_id in shares)
+@pytest.fixture
+def dispatcher(engine: Engine, settings: Settings) -> Dispatcher:
+    return Dispatcher(engine, make_celery(settings), settings)
 
 
-@given(JOBS, st.integers(0, 40))
-def test_a_lower_priority_gets_nothing_before_a_higher_one_has_all(jobs: list[JobLoad], places: int) -> None:
-    shares = fair_shares(jobs, places)
-    served = [job.priority for job in jobs if shares.get(job.job_id)]
-    hungry = [job.priority for job in jobs if shares.get(job.job_id, 0) < job.ready]
-    if served and hungry:
-        assert min(served) >= max(hungry)
+def hire(engine: Engine, name: str = "w", **fields: Any) -> None:
+    worker = {"pipeline": "tiny", "stages": ["base", "refiner"], "tags": [], **fields}
+    register_worker(
+        engine, Worker(id=name, hostname="h", process_id=1, device="cpu", device_name="a device", **worker)
+    )
 
 
-@given(st.integers(1, 10), st.integers(1, 10), st.integers(0, 40))
-def test_equal_owners_get_equal_shares_whatever_they_submitted(ann_jobs: int, bob_jobs: int, places: int) -> None:
-    jobs = [JobLoad(n, "ann" if n < ann_jobs else "bob", 50, ready=100, active=0) for n in range(ann_jobs + bob_jobs)]
-    shares = fair_shares(jobs, places)
-    of_ann = sum(shares.get(n, 0) for n in range(ann_jobs))
-    assert abs(of_ann - (places - of_ann)) <= 1
+def on_their_way(engine: Engine) -> dict[int, int]:
+    query = "SELECT job_id, count(*) FROM batches WHERE state IN ('queued', 'running') GROUP BY job_id"
+    with engine.connect() as connection:
+        return {job_id: count for job_id, count in connection.execute(text(query))}
 
 
-def test_a_small_job_is_served_at_once_beside_a_huge_one() -> None:
-    huge, small = JobLoad(1, "ann", 50, ready=100, active=6), JobLoad(2, "bob", 50, ready=2, active=0)
-    assert fair_shares([huge, small], 2) == {2: 2}
+def test_queues_are_filled_to_their_depth_and_no_further(engine: Engine, dispatcher: Dispatcher) -> None:
+    job_id = submit(engine, 40, batch_size=2)
+    assert dispatcher.dispatch() == 0, "nobody is there"
+    hire(engine)
+    # Its first batches have as many places as the line.
+    assert dispatcher.dispatch() == 4
+    assert dispatcher.dispatch() == 0
+    assert on_their_way(engine) == {job_id: 4}
 
 
-def test_queues_are_filled_to_their_depth_and_no_further() -> None:
-    base = QueueLoad("tiny", Stage.BASE, interactive=False, workers=3, queued=1)
-    assert free_places(base, [base], depth=2) == 5
-    assert free_places(QueueLoad("tiny", Stage.BASE, interactive=False, workers=0, queued=0), [], depth=2) == 0
-    assert free_places(QueueLoad("tiny", Stage.BASE, interactive=False, workers=1, queued=9), [], depth=2) == 0
+def test_no_job_gets_more_devices_than_it_may(engine: Engine, dispatcher: Dispatcher) -> None:
+    job_id = submit(engine, 40, batch_size=2, max_devices=1)
+    hire(engine)
+    dispatcher.dispatch()
+    dispatcher.dispatch()
+    assert on_their_way(engine) == {job_id: 1}
 
 
-def test_the_base_waits_for_a_refiner_that_falls_behind() -> None:
-    base = QueueLoad("tiny", Stage.BASE, interactive=False, workers=3, queued=0)
-    refiner = QueueLoad("tiny", Stage.REFINER, interactive=False, workers=1, queued=REFINER_BACKLOG)
-    assert free_places(base, [base, refiner], depth=2) == 0
-    assert free_places(refiner, [base, refiner], depth=2) == 0
-    elsewhere = QueueLoad("sdxl-1.0", Stage.REFINER, interactive=False, workers=1, queued=REFINER_BACKLOG)
-    assert free_places(base, [base, elsewhere], depth=2) == 6
+def test_a_job_waits_for_the_end_of_the_one_it_comes_after(engine: Engine, dispatcher: Dispatcher) -> None:
+    first = submit(engine, 2, batch_size=2)
+    second = submit(engine, 2, batch_size=2, after=first)
+    hire(engine)
+    dispatcher.dispatch()
+    assert on_their_way(engine) == {first: 1}
+    cancel_job(engine, first)
+    dispatcher.dispatch()
+    assert on_their_way(engine) == {second: 1}
 
 
-def test_bulk_takes_no_place_of_the_interactive_class() -> None:
-    interactive = QueueLoad("tiny", Stage.BASE, interactive=True, workers=1, queued=0)
-    full = QueueLoad("tiny", Stage.BASE, interactive=False, workers=1, queued=2)
-    behind = QueueLoad("tiny", Stage.REFINER, interactive=False, workers=1, queued=REFINER_BACKLOG)
-    assert free_places(full, [interactive, full, behind], depth=2) == 0
-    assert free_places(interactive, [interactive, full, behind], depth=2) == 2
+def test_what_is_required_goes_to_those_who_have_it(engine: Engine, dispatcher: Dispatcher) -> None:
+    picky = submit(engine, 8, batch_size=1, requires="vram >= 24, site=lab")
+    hire(engine, "small", tags=["site=lab", "vram=8"])
+    assert dispatcher.dispatch() == 0
+    hire(engine, "large", tags=["site=lab", "vram=80"])
+    assert dispatcher.dispatch() == 4
+    assert on_their_way(engine) == {picky: 4}
+    with engine.connect() as connection:
+        _, queues = queue_loads(connection, 30)
+    assert {queue.key.requires: queue.workers for queue in queues if queue.key.stage is Stage.BASE} == {
+        "site=lab,vram>=24": 1
+    }
+
+
+def test_owners_get_the_share_that_was_set(engine: Engine, settings: Settings) -> None:
+    busy = Dispatcher(engine, make_celery(settings), settings.model_copy(update={"queue_depth": 40}))
+    ann, bob = (submit(engine, 100, batch_size=1, owner=owner) for owner in ("ann", "bob"))
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO shares (owner, weight) VALUES ('ann', 3)"))
+    hire(engine)
+    busy.dispatch()
+    sent = on_their_way(engine)
+    assert abs(sent[ann] - 3 * sent[bob]) <= 3
+
+
+def test_the_base_waits_for_a_refiner_that_falls_behind(engine: Engine, dispatcher: Dispatcher) -> None:
+    hire(engine)
+    full = QueueLoad(QueueKey("tiny", Stage.REFINER), 1, {PriorityClass.NORMAL: REFINER_BACKLOG})
+    base = QueueLoad(QueueKey("tiny", Stage.BASE), 3, {})
+    assert is_held_up(base, [base, full])
+    assert not is_held_up(full, [base, full])
+    for other in (QueueKey("sdxl-1.0", Stage.REFINER), QueueKey("tiny", Stage.REFINER, "fast")):
+        assert not is_held_up(base, [base, QueueLoad(other, 1, full.queued)])
+    waited_for = QueueLoad(QueueKey("tiny", Stage.REFINER), 1, {PriorityClass.INTERACTIVE: REFINER_BACKLOG})
+    assert not is_held_up(base, [base, waited_for])
+
+
+def test_what_is_remembered_of_jobs_goes_with_them(engine: Engine, dispatcher: Dispatcher) -> None:
+    hire(engine)
+    first, second = submit(engine, 2, batch_size=2), submit(engine, 2, batch_size=2)
+    dispatcher.dispatch()
+    cancel_job(engine, first)
+    dispatcher.forget()
+    assert dispatcher._costs.keys() == {second}
