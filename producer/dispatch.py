@@ -7,7 +7,7 @@ where it can still be reordered. Who gets its places is ``producer/scheduling.py
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -95,6 +95,8 @@ class Dispatcher:
                 for start in range(0, len(orders), part):
                     for order, count in Counter(orders[start : start + part]).items():
                         sent += self._send(queue.key, order, count)
+                        # What a job may have is counted over all its queues.
+                        on_their_way[order.job_id].queued += count
         return sent
 
     def forget(self) -> None:
@@ -137,7 +139,7 @@ def is_held_up(queue: QueueLoad, queues: Collection[QueueLoad]) -> bool:
     return refiner is not None and refiner.bulk >= REFINER_BACKLOG * max(refiner.workers, 1)
 
 
-def queue_loads(connection: Connection, lease_seconds: float) -> tuple[Mapping[int, _OnTheirWay], list[QueueLoad]]:
+def queue_loads(connection: Connection, lease_seconds: float) -> tuple[defaultdict[int, _OnTheirWay], list[QueueLoad]]:
     """What is on its way, by job, and the queues that have work or workers."""
     rows = connection.execute(
         select(Batch.job_id, Batch.stage, Batch.state, func.count(), Job.pipeline, Job.requires, Job.priority)
@@ -153,7 +155,8 @@ def queue_loads(connection: Connection, lease_seconds: float) -> tuple[Mapping[i
             queued[QueueKey(pipeline, stage, requires)][class_of(priority)] += count
         else:
             on_their_way[job_id].running += count
-    wanted = {QueueKey(pipeline, stage, requires) for pipeline, requires in _wanted(connection) for stage in Stage}
+    unfinished = connection.execute(select(Job.pipeline, Job.requires).where(Job.finished_at.is_(None)).distinct())
+    wanted = {QueueKey(pipeline, stage, requires) for pipeline, requires in unfinished for stage in Stage}
     alive = connection.execute(
         select(Worker.pipeline, Worker.stages, Worker.tags, func.count())
         .where(
@@ -172,13 +175,6 @@ def queue_loads(connection: Connection, lease_seconds: float) -> tuple[Mapping[i
         )
     keys = sorted(wanted | queued.keys(), key=lambda key: (key.pipeline, key.stage, key.requires))
     return on_their_way, [QueueLoad(key, workers[key], queued[key]) for key in keys]
-
-
-def _wanted(connection: Connection) -> Iterator[tuple[str, str]]:
-    """What unfinished jobs want: pipelines and requirements."""
-    yield from connection.execute(
-        select(Job.pipeline, Job.requires).where(Job.finished_at.is_(None)).distinct()
-    ).tuples()
 
 
 def job_loads(
@@ -211,7 +207,8 @@ def job_loads(
             func.count(ready.c.id).label("ready"),
             func.min(ready.c.id).label("first_ready"),
         )
-        .join(ready, onclause=true())
+        .select_from(Job)
+        .join(ready, true())
         .outerjoin(Share, Share.owner == Job.owner)
         .where(
             Job.pipeline == key.pipeline,

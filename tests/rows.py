@@ -16,10 +16,10 @@ from producer.submit import submit_job
 LEASE = 30.0
 
 
-def submit(engine: Engine, images: int, batch_size: int = 4, **fields: Any) -> int:
+def submit(engine: Engine, images: int, batch_size: int = 4, owner: str = "", **fields: Any) -> int:
     rows = [Row({"prompt": f"prompt {n}"}) for n in range(images)]
     fields = {"batch_size": batch_size, "seed": 7, **fields}
-    return submit_job(engine, Catalog.load(), "tiny", fields, Intake(rows)).job_id
+    return submit_job(engine, Catalog.load(), "tiny", fields, Intake(rows), owner).job_id
 
 
 def start(engine: Engine, job_id: int, stage: Stage = Stage.BASE, worker_id: str = "w") -> Claim:

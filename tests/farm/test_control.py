@@ -8,15 +8,14 @@ from farm.claims import claim
 from farm.control import cancel_job, change_job, pause_job, resume_job, retry_failed
 from farm.states import BatchState, ImageState, JobState, Stage
 from farm.transitions import fail_attempt, finish_base, finish_batch, queue_ready_batches
-from producer.dispatch import QueueLoad, _job_loads
-
-BASE = QueueLoad("tiny", Stage.BASE, interactive=False, workers=1, queued=0)
+from producer.dispatch import QueueKey, job_loads
 
 
 def waiting(engine: Engine) -> dict[int, int]:
     """Batches that may be dispatched now, by job."""
     with engine.connect() as connection:
-        return {load.job_id: load.ready for load in _job_loads(connection, BASE, 100)}
+        loads = job_loads(connection, QueueKey("tiny", Stage.BASE), 100, {}, {})
+        return {load.job_id: load.ready for load in loads}
 
 
 def test_a_paused_job_begins_nothing_and_finishes_what_it_began(engine: Engine) -> None:

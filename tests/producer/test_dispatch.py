@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from rows import queued, submit
+from rows import submit
 from sqlalchemy import Engine, text
 
 from farm.broker import make_celery

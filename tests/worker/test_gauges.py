@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from farm.claims import Answer
 from farm.models import Worker
 from farm.settings import Settings
 from farm.transitions import register_worker
@@ -61,12 +62,12 @@ def test_heartbeats_carry_it_home_and_bring_draining_back(engine: Engine, settin
         id="w", hostname="h", process_id=1, device="cpu", device_name="CPU", pipeline="tiny", stages=["base"]
     )
     register_worker(engine, worker)
-    told: list[bool] = []
+    told: list[Answer] = []
     keeper = LeaseKeeper(engine, settings, "w", Gauge("cpu", BusyClock()).read, told.append)
     keeper.beat()
     drain_worker(engine, "w", "ann")
     keeper.beat()
-    assert told == [False, True]
+    assert [answer.draining for answer in told] == [False, True]
     with Session(engine) as session:
         seen = session.get_one(Worker, "w")
         assert seen.memory_used is not None
