@@ -102,6 +102,11 @@ class Settings(BaseSettings):
     max_failures: int = Field(
         default=2, ge=1, description="Failed attempts after which a batch is split, or its single image given up."
     )
+    autoscale_seconds: float = Field(
+        default=600.0,
+        gt=0,
+        description="Time in which the devices that autoscalers are told of would do what waits.",
+    )
     log_level: str = Field(default="INFO", description="Least severe level that is logged.")
 
     @model_validator(mode="after")
