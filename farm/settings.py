@@ -111,6 +111,11 @@ class Settings(BaseSettings):
         description="When this machine's workers take work, by its clock: 20:00-07:00, several between commas. Unset: "
         "always.",
     )
+    autoscale_seconds: float = Field(
+        default=600.0,
+        gt=0,
+        description="Time in which the devices that autoscalers are told of would do what waits.",
+    )
     log_level: str = Field(default="INFO", description="Least severe level that is logged.")
 
     @model_validator(mode="after")

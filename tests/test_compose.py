@@ -1,5 +1,6 @@
-"""docker-compose.yml and Dockerfile, as far as they can be checked without a container engine."""
+"""The files for Compose and the Dockerfile, as far as they can be checked without a container engine."""
 
+import re
 import shlex
 import subprocess
 import sys
@@ -7,22 +8,40 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
+from command_lines import check_command
 
-from farm.cli import app
 from farm.settings import Settings
 
 ROOT = Path(__file__).parents[1]
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
-OURS = {
-    name: service for name, service in COMPOSE["services"].items() if service.get("image", "").startswith("sdxl-farm")
-}
+WHOLE, SHARED, WORKER = "docker-compose.yml", "deploy/compose/shared.yml", "deploy/compose/worker.yml"
 
 
-def test_the_file_follows_the_compose_specification() -> None:
+def read(name: str) -> dict[str, Any]:
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+
+
+def of_ours(compose: dict[str, Any]) -> dict[str, Any]:
+    """The services that run a part of the farm."""
+    services = compose["services"].items()
+    return {name: service for name, service in services if service.get("image", "").startswith("sdxl-farm")}
+
+
+def with_defaults(text: str) -> str:
+    """What Compose makes of it where no variable is set."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+
+
+COMPOSE = read(WHOLE)
+OURS = of_ours(COMPOSE)
+OF_WORKER = of_ours(read(WORKER))
+ALL = OURS | OF_WORKER
+
+
+def test_the_files_follow_the_compose_specification() -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
-    result = subprocess.run([*command, str(ROOT / "docker-compose.yml")], capture_output=True, text=True)
+    files = [str(ROOT / name) for name in (WHOLE, SHARED, WORKER)]
+    result = subprocess.run([*command, *files], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
 
 
@@ -31,25 +50,19 @@ def test_all_parts_are_there() -> None:
     assert {"postgres", "redis", "s3"} == COMPOSE["services"].keys() - OURS.keys()
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", ALL)
 def test_every_command_is_one_that_farm_takes(name: str) -> None:
-    words = OURS[name]["command"]
+    words = [with_defaults(word) for word in ALL[name]["command"]]
     if words[0] == "sh":
         # Something hands it what it reads.
         words = shlex.split(words[-1].rpartition("|")[2])
-    program, *rest = words
-    assert program == "farm"
-    command: Any = typer.main.get_command(app)
-    while hasattr(command, "commands"):
-        part, *rest = rest
-        command = command.commands[part]
-    command.make_context(part, rest)
+    check_command(words)
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", ALL)
 def test_every_setting_exists(name: str) -> None:
     settings = {f"FARM_{field.upper()}" for field in Settings.model_fields}
-    given = {variable for variable in OURS[name]["environment"] if variable.startswith("FARM_")}
+    given = {variable for variable in ALL[name]["environment"] if variable.startswith("FARM_")}
     assert given <= settings
     assert {"FARM_DATABASE_URL", "FARM_BROKER_URL", "FARM_STORE_URL"} <= given
 
@@ -76,6 +89,29 @@ def test_workers_reserve_gpus_and_only_the_dashboard_is_reachable() -> None:
         assert device["capabilities"] == ["gpu"]
     assert [name for name, service in COMPOSE["services"].items() if "ports" in service] == ["dashboard"]
     assert all(port.startswith("127.0.0.1:") for port in OURS["dashboard"]["ports"])
+
+
+def test_a_machine_that_only_renders_takes_three_settings() -> None:
+    (worker,) = OF_WORKER.values()
+    demanded = {name for name, value in worker["environment"].items() if value and value.startswith(f"${{{name}:?")}
+    assert demanded == {"FARM_DATABASE_URL", "FARM_BROKER_URL", "FARM_STORE_URL"}
+    (devices,) = worker["deploy"]["resources"]["reservations"]["devices"]
+    assert (devices["count"], devices["capabilities"]) == ("all", ["gpu"])
+    # What it mounts and where it may write is as on the first machine.
+    for name in ("image", "read_only", "tmpfs", "volumes", "restart"):
+        assert worker[name] == OURS["worker-base"][name], name
+
+
+def test_other_machines_reach_three_services_and_none_with_a_password_that_everybody_knows() -> None:
+    services = read(SHARED)["services"]
+    assert services.keys() == COMPOSE["services"].keys() - OURS.keys()
+    for name, service in services.items():
+        # Without these variables Compose refuses to start anything.
+        assert all(port.startswith("${FARM_ADDRESS:?") for port in service["ports"]), name
+        ((variable, password),) = service["environment"].items()
+        asked = re.fullmatch(r"\$\{(\w+):\?.*\}", password)
+        assert asked is not None, name
+        assert COMPOSE["services"][name]["environment"][variable].startswith(f"${{{asked[1]}:-"), name
 
 
 def test_the_image_holds_every_package_and_runs_as_nobody_special() -> None:

@@ -19,16 +19,18 @@ SAMPLED_JOBS = 500
 
 
 def throughput(engine: Engine, pipeline: str, lease_seconds: float) -> Throughput:
-    """What is known of a pipeline, in three queries."""
+    """What is known of a pipeline, in four queries."""
     with engine.connect() as connection:
+        jobs = unfinished_work(connection, pipeline)
         return Throughput(
-            seconds_per_unit=_measured(connection, pipeline),
-            waiting=_waiting(connection, pipeline),
-            workers=_workers(connection, pipeline, lease_seconds),
+            seconds_per_unit=measured(connection, pipeline),
+            waiting={stage: sum(work[stage] for work in jobs.values()) for stage in Stage},
+            workers=live_workers(connection, pipeline, lease_seconds),
         )
 
 
-def _measured(connection: Connection, pipeline: str) -> dict[Stage, float]:
+def measured(connection: Connection, pipeline: str) -> dict[Stage, float]:
+    """Seconds of a device for a megapixel-step, of the stages that were measured."""
     query = (
         select(RenderMinute.stage, func.sum(RenderMinute.seconds), func.sum(RenderMinute.megapixel_steps))
         .where(RenderMinute.minute > func.now() - timedelta(hours=MEASURED_HOURS), RenderMinute.pipeline == pipeline)
@@ -37,7 +39,8 @@ def _measured(connection: Connection, pipeline: str) -> dict[Stage, float]:
     return {stage: seconds / units for stage, seconds, units in connection.execute(query) if units}
 
 
-def _workers(connection: Connection, pipeline: str, lease_seconds: float) -> Counter[frozenset[Stage]]:
+def live_workers(connection: Connection, pipeline: str, lease_seconds: float) -> Counter[frozenset[Stage]]:
+    """How many live workers serve exactly these stages."""
     query = select(Worker.stages).where(
         Worker.pipeline == pipeline,
         Worker.stopped_at.is_(None),
@@ -47,8 +50,10 @@ def _workers(connection: Connection, pipeline: str, lease_seconds: float) -> Cou
     return Counter(frozenset(map(Stage, stages)) for stages in connection.scalars(query))
 
 
-def _waiting(connection: Connection, pipeline: str) -> dict[Stage, float]:
-    """Megapixel-steps of unfinished images; a batch whose base is done counts as a whole, for it is soon gone."""
+def unfinished_work(connection: Connection, pipeline: str) -> dict[int, dict[Stage, float]]:
+    """Megapixel-steps of each job's unfinished images; a batch whose base is done counts as a whole, for it is soon
+    gone.
+    """
     jobs = (
         select(
             Job.id,
@@ -61,21 +66,27 @@ def _waiting(connection: Connection, pipeline: str) -> dict[Stage, float]:
         .limit(SAMPLED_JOBS)
         .subquery("unfinished")
     )
-    sample = (
+    ready = (
         select(Batch.parameters)
         .where(Batch.job_id == jobs.c.id, Batch.state == BatchState.READY, ~Batch.held)
         .order_by(Batch.id)
         .limit(SAMPLED_BATCHES)
         .lateral("sample")
     )
+    # These are few. A job whose last batches are on their way has no others.
+    active = Batch.state.in_((BatchState.QUEUED, BatchState.RUNNING))
+    samples = (
+        select(jobs.c.id, jobs.c.images, ready.c.parameters).join(ready, true()),
+        select(jobs.c.id, jobs.c.images, Batch.parameters).join(Batch, Batch.job_id == jobs.c.id).where(active),
+    )
     found: dict[int, tuple[int, list[SharedParameters]]] = {}
-    for job_id, images, parameters in connection.execute(
-        select(jobs.c.id, jobs.c.images, sample.c.parameters).join(sample, true())
-    ):
-        found.setdefault(job_id, (images, []))[1].append(SharedParameters.model_validate(parameters))
-    total = dict.fromkeys(Stage, 0.0)
-    for images, samples in found.values():
-        for parameters in samples:
-            for stage, units in work_per_image(parameters).items():
-                total[stage] += units * max(images, 0) / len(samples)
-    return total
+    for query in samples:
+        for job_id, images, parameters in connection.execute(query):
+            found.setdefault(job_id, (images, []))[1].append(SharedParameters.model_validate(parameters))
+    return {job_id: _work(max(images, 0), some) for job_id, (images, some) in found.items()}
+
+
+def _work(images: int, sample: list[SharedParameters]) -> dict[Stage, float]:
+    """Megapixel-steps of so many images like those of the sample."""
+    each = [work_per_image(parameters) for parameters in sample]
+    return {stage: images * sum(work[stage] for work in each) / len(each) for stage in Stage}
