@@ -83,6 +83,16 @@ class Vitals:
     memory_used: int | None = None
     memory_total: int | None = None
     utilisation: float | None = None
+    resting: bool = False
+    """Whether the worker takes no batch at this time of the day."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a worker shall serve in place of what it serves."""
+
+    pipeline: str
+    stages: tuple[Stage, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +105,7 @@ class Answer:
     """Whether the worker shall take no further batch."""
     requirements: frozenset[str] = frozenset()
     """What unfinished jobs of its pipeline require of workers, beside those that require nothing."""
+    wanted: Wanted | None = None
 
 
 def claim(
@@ -211,11 +222,19 @@ def renew(
             update(Worker)
             .where(Worker.id == worker_id)
             .values(heartbeat_at=func.now(), stopped_at=None, **report)
-            .returning(Worker.draining_at, func.array(required.distinct().scalar_subquery()).label("requirements"))
+            .returning(
+                Worker.draining_at,
+                Worker.wanted_pipeline,
+                Worker.wanted_stages,
+                func.array(required.distinct().scalar_subquery()).label("requirements"),
+            )
         ).one_or_none()
     if answer is None:
         return Answer(wishes, draining=False)
-    return Answer(wishes, answer.draining_at is not None, frozenset(answer.requirements))
+    wanted = None
+    if answer.wanted_pipeline is not None:
+        wanted = Wanted(answer.wanted_pipeline, tuple(map(Stage, answer.wanted_stages)))
+    return Answer(wishes, answer.draining_at is not None, frozenset(answer.requirements), wanted)
 
 
 def _leased(worker_id: str, lease_seconds: float) -> dict[str, Any]:

@@ -57,6 +57,7 @@ for panel, panel_commands in {
         farm_commands.pipelines,
         farm_commands.queues,
         farm_commands.workers,
+        farm_commands.shares,
         farm_commands.words,
     ),
 }.items():

@@ -4,8 +4,8 @@ Locks are taken in the same order as there: job, batches, images. ``by`` is the 
 """
 
 from collections.abc import Iterator
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, TypedDict, Unpack
 
 from sqlalchemy import Connection, Engine, case, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -78,23 +78,36 @@ def resume_job(engine: Engine, job_id: int, by: str = "") -> bool:
     return True
 
 
-def change_job(
-    engine: Engine, job_id: int, by: str = "", *, priority: int | None = None, name: str | None = None
-) -> bool:
-    """Give a job another priority, which counts from its next batch on, or another name. False if it has ended and
-    only the name could be changed.
+class JobChanges(TypedDict, total=False):
+    """What may change of a job after it was accepted."""
+
+    name: str | None
+    """None leaves it as it is."""
+    priority: int
+    max_devices: int | None
+    """None: as many as there are."""
+    deadline: datetime | None
+    """None takes it away."""
+
+
+def change_job(engine: Engine, job_id: int, by: str = "", **changes: Unpack[JobChanges]) -> bool:
+    """Change what is given of a job; all but the name counts from its next batch on. False if it has ended and only
+    the name could be changed.
     """
+    name = changes.pop("name", None)
     with engine.begin() as connection:
         if name is not None:
             connection.execute(update(Job).where(Job.id == job_id).values(name=name))
             note(connection, by, "job.rename", job_id, name=name)
             announce(connection, job_id, Announcement(Kind.JOB_CHANGED, details={"name": name}))
-        if priority is None:
+        if not changes:
             return True
-        changed = _change(connection, job_id, priority=priority)
+        changed = _change(connection, job_id, **changes)
         if changed:
-            note(connection, by, "job.priority", job_id, priority=priority)
-            announce(connection, job_id, Announcement(Kind.JOB_CHANGED, details={"priority": priority}))
+            for field, value in changes.items():
+                said = value.isoformat(timespec="minutes") if isinstance(value, datetime) else value
+                note(connection, by, f"job.{field}", job_id, **{field: "none" if said is None else said})
+                announce(connection, job_id, Announcement(Kind.JOB_CHANGED, details={field: said}))
         wake_producer(connection)
     return changed
 

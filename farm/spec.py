@@ -6,7 +6,8 @@ one number that both halves of the ensemble share (``denoising_end`` of the base
 names of what the catalog holds: ``pipeline``, ``scheduler``, ``loras``, ``textual_inversions``, ``controlnet``,
 ``ip_adapter``.
 
-Pictures that go in are named by their content: ``sha256:`` and 64 hexadecimal digits, as an upload returns them.
+Pictures that go in are named by their content: ``sha256:`` and 64 hexadecimal digits, as an upload returns them. Those
+that another job makes are named by their place: ``job:12/3``.
 """
 
 import json
@@ -39,7 +40,9 @@ MAX_ADAPTERS = 8
 #: diffusers' own, of the image-to-image and of the inpainting pipeline.
 IMAGE_STRENGTH, INPAINT_STRENGTH = 0.3, 0.9999
 #: How a picture that goes in is named.
-INPUT_REF = re.compile(r"sha256:[0-9a-f]{64}")
+INPUT_REF = re.compile(r"sha256:[0-9a-f]{64}|job:[1-9][0-9]{0,15}/[0-9]{1,7}")
+#: In a submission alone: of each image the picture of that job with the same index.
+WHOLE_JOB = re.compile(r"job:[1-9][0-9]{0,15}")
 
 Mode = Literal["text", "image", "inpaint"]
 
@@ -62,6 +65,14 @@ def _divisible_by_8(pixels: int) -> int:
             f"{pixels} is not divisible by 8; the nearest sizes are {pixels // 8 * 8} and {pixels // 8 * 8 + 8}"
         )
     return pixels
+
+
+def job_picture(ref: str) -> tuple[int, int] | None:
+    """Job and index of a picture that is named by its place; None for an uploaded one."""
+    if not ref.startswith("job:"):
+        return None
+    job_id, _, index = ref.removeprefix("job:").partition("/")
+    return int(job_id), int(index)
 
 
 def listed(value: Any) -> Any:
@@ -114,7 +125,7 @@ Pair = Annotated[tuple[int, int], BeforeValidator(_pair, json_schema_input_type=
 Share = Annotated[float, Field(gt=0, lt=1)]
 Strength = Annotated[float, Field(gt=0, le=1)]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
-InputRef = Annotated[str, Field(pattern=f"^{INPUT_REF.pattern}$")]
+InputRef = Annotated[str, Field(pattern=f"^({INPUT_REF.pattern})$")]
 Names = Annotated[
     tuple[Name, ...],
     BeforeValidator(listed, json_schema_input_type=tuple[Name, ...] | str),

@@ -1,12 +1,24 @@
 """What people do to a worker: drain it, so that it takes no further batch, and let it take them again."""
 
-from sqlalchemy import Engine, func, select, update
+from datetime import timedelta
+
+from sqlalchemy import Engine, and_, func, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from farm.activity import note
 from farm.database import wake_producer
 from farm.errors import NotFoundError
 from farm.models import Worker
+
+
+def takes_batches(lease_seconds: float) -> ColumnElement[bool]:
+    """Whether a worker lives and takes batches now: it is neither drained nor resting."""
+    return and_(
+        Worker.stopped_at.is_(None),
+        Worker.draining_at.is_(None),
+        ~Worker.resting,
+        Worker.heartbeat_at > func.now() - timedelta(seconds=lease_seconds),
+    )
 
 
 def drain_worker(engine: Engine, worker_id: str, by: str = "") -> bool:

@@ -9,7 +9,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -25,6 +24,7 @@ from farm.spec import SharedParameters
 from farm.states import BatchState, JobState, Stage
 from farm.tags import satisfies
 from farm.transitions import queue_ready_batches
+from farm.workers import takes_batches
 from producer.scheduling import JobLoad, Ledger, Order, plan
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class QueueKey:
 
 @dataclass(frozen=True, slots=True)
 class QueueLoad:
-    """What waits in a queue, and the live workers that serve it and are not drained."""
+    """What waits in a queue, and the workers that take batches from it."""
 
     key: QueueKey
     workers: int
@@ -139,7 +139,7 @@ def is_held_up(queue: QueueLoad, queues: Collection[QueueLoad]) -> bool:
     return refiner is not None and refiner.bulk >= REFINER_BACKLOG * max(refiner.workers, 1)
 
 
-def queue_loads(connection: Connection, lease_seconds: float) -> tuple[defaultdict[int, _OnTheirWay], list[QueueLoad]]:
+def queue_loads(connection: Connection, lease_seconds: float) -> tuple[dict[int, _OnTheirWay], list[QueueLoad]]:
     """What is on its way, by job, and the queues that have work or workers."""
     rows = connection.execute(
         select(Batch.job_id, Batch.stage, Batch.state, func.count(), Job.pipeline, Job.requires, Job.priority)
@@ -159,11 +159,7 @@ def queue_loads(connection: Connection, lease_seconds: float) -> tuple[defaultdi
     wanted = {QueueKey(pipeline, stage, requires) for pipeline, requires in unfinished for stage in Stage}
     alive = connection.execute(
         select(Worker.pipeline, Worker.stages, Worker.tags, func.count())
-        .where(
-            Worker.stopped_at.is_(None),
-            Worker.draining_at.is_(None),
-            Worker.heartbeat_at > func.now() - timedelta(seconds=lease_seconds),
-        )
+        .where(takes_batches(lease_seconds))
         .group_by(Worker.pipeline, Worker.stages, Worker.tags)
     ).all()
     workers: Counter[QueueKey] = Counter()

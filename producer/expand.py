@@ -18,9 +18,11 @@ from farm.spec import (
     MAX_IMAGES,
     MAX_SEED,
     ROW_FIELDS,
+    WHOLE_JOB,
     ImageParameters,
     JobSpec,
     SharedParameters,
+    job_picture,
     listed,
 )
 from producer.intake import ALIASES, Intake, Row, canonical, suggestion
@@ -190,7 +192,7 @@ class Expansion:
             for number, row, values in resolved:
                 said_by_rows.update(values)
                 try:
-                    images = self._images_of(number, row, values)
+                    images = self._images_of(number, row, values, count)
                 except InvalidSubmissionError as error:
                     found.add(*error.problems)
                     continue
@@ -222,13 +224,28 @@ class Expansion:
         if unknown := self._inputs.named - self._sizes.keys():
             self._sizes.update(self._find_inputs(unknown))
 
-    def _images_of(self, number: int, row: Row, values: Mapping[str, Any]) -> list[PlannedImage]:
-        """The images of one row, the ``number``-th from 0; raises InvalidSubmissionError."""
+    @property
+    def jobs_named(self) -> set[int]:
+        """The jobs whose pictures go in."""
+        places = (job_picture(ref) for ref in self._inputs.named if INPUT_REF.fullmatch(ref))
+        return {place[0] for place in places if place is not None}
+
+    def _images_of(self, number: int, row: Row, values: Mapping[str, Any], index: int) -> list[PlannedImage]:
+        """The images of one row, the ``number``-th from 0, whose first is the job's ``index``-th.
+
+        Raises InvalidSubmissionError.
+        """
         per_prompt = self.spec.images_per_prompt
         first_seed = self.seed + number * per_prompt
         likeness = _likeness(values)
-        images = []
+        images: list[PlannedImage] = []
         for place, cell in enumerate(self._cells):
+            if follows := _whole_jobs({**self.given, **values, **cell}):
+                for offset in range(per_prompt):
+                    placed = {**cell, **self._inputs.placed(follows, index + len(images))}
+                    one = self._checked(row, values, placed, first_seed)
+                    images.append(PlannedImage(one, one.parameters.prompt, one.parameters.seed + offset))
+                continue
             said = {"seed": first_seed, **values, **cell}
             shape, own = self._shapes.get((place, likeness)), _own(said)
             if shape is None or own is None:
@@ -277,7 +294,8 @@ class Expansion:
     def _said_once_problems(self) -> list[Problem]:
         """What is wrong with what all rows have in common."""
         try:
-            image = ImageParameters.model_validate({**self._defaults, "prompt": "any", "seed": 0})
+            placed = self._inputs.placed(_whole_jobs(self.given), 0)
+            image = ImageParameters.model_validate({**self._defaults, **placed, "prompt": "any", "seed": 0})
         except ValidationError as error:
             return [problem_of(details, None) for details in error.errors()]
         return limit_problems(image, self._catalog, self.pipeline, None)
@@ -386,6 +404,15 @@ def _own(values: Mapping[str, Any]) -> tuple[str, int] | None:
         return None
 
 
+def _whole_jobs(values: Mapping[str, Any]) -> dict[str, str | list[str]]:
+    """The fields in which each image gets another picture of a job."""
+    return {
+        field: values[field]
+        for field in INPUT_FIELDS
+        if values.get(field) and any(map(WHOLE_JOB.fullmatch, listed(values[field])))
+    }
+
+
 class _Inputs:
     """Pictures that go in: names to what they stand for."""
 
@@ -407,12 +434,26 @@ class _Inputs:
 
     def _resolve(self, field: str, name: object) -> str:
         ref = self._uploaded.get(name, name) if isinstance(name, str) else None
-        if not isinstance(ref, str) or not INPUT_REF.fullmatch(ref):
+        known = isinstance(ref, str) and (INPUT_REF.fullmatch(ref) or WHOLE_JOB.fullmatch(ref))
+        if not isinstance(ref, str) or not known:
             raise CombinationError(
                 field, f"{str(name)[:80]!r} was not uploaded; upload it, and name it under inputs or by its sha256"
             )
         self.named.add(ref)
         return ref
+
+    def placed(self, fields: Mapping[str, str | list[str]], index: int) -> dict[str, str | list[str]]:
+        """What these fields are for the image with this index: of whole jobs its picture, the others as they are."""
+
+        def one(ref: str) -> str:
+            placed = f"{ref}/{index}" if WHOLE_JOB.fullmatch(ref) else ref
+            self.named.add(placed)
+            return placed
+
+        return {
+            field: [one(ref) for ref in value] if isinstance(value, list) else one(value)
+            for field, value in fields.items()
+        }
 
     def missing(self, values: Mapping[str, Any], sizes: Mapping[str, InputSize]) -> tuple[str, str] | None:
         """The first field that names a picture which is not in the store."""
@@ -420,5 +461,12 @@ class _Inputs:
             value = values.get(field)
             for ref in () if value is None else value if isinstance(value, list) else [value]:
                 if ref not in sizes:
-                    return field, f"{ref} is not in the store; upload it first"
+                    return field, _absent(ref)
         return None
+
+
+def _absent(ref: str) -> str:
+    if not ref.startswith("job:"):
+        return f"{ref} is not in the store; upload it first"
+    job, _, index = ref.removeprefix("job:").partition("/")
+    return f"job {job} has no image {index}; its images are counted from 0" if index else f"there is no job {job}"

@@ -5,13 +5,15 @@ import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from PIL import Image, ImageOps, UnidentifiedImageError
-from sqlalchemy import Engine, select
+from PIL import Image as Pictures
+from PIL import ImageOps, UnidentifiedImageError
+from sqlalchemy import Engine, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
 from farm.errors import InvalidSubmissionError, Problem
 from farm.keys import input_key
-from farm.models import Input
+from farm.models import Batch, Image, Input
+from farm.spec import INPUT_REF, WHOLE_JOB, job_picture
 from farm.storage import ObjectStore, sha256
 from producer.expand import InputSize
 
@@ -52,18 +54,18 @@ def accept_input(engine: Engine, store: ObjectStore, data: bytes) -> StoredInput
     return StoredInput(_PREFIX + digest, width, height, len(data), media_type)
 
 
-def open_picture(data: bytes) -> tuple[Image.Image, str]:
+def open_picture(data: bytes) -> tuple[Pictures.Image, str]:
     """The picture as it is seen (EXIF may turn it), and its media type; raises InvalidSubmissionError if it is none."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(data), formats=FORMATS)
+            warnings.simplefilter("error", Pictures.DecompressionBombWarning)
+            picture = Pictures.open(io.BytesIO(data), formats=FORMATS)
             if picture.width * picture.height > MAX_INPUT_PIXELS:
                 raise _refusal(f"has {picture.width}x{picture.height} pixels; at most {MAX_INPUT_PIXELS:,} are taken")
             media_type = picture.get_format_mimetype() or "application/octet-stream"
             # Decoding finds what is cut short.
             upright = ImageOps.exif_transpose(picture)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+    except (Pictures.DecompressionBombWarning, Pictures.DecompressionBombError):
         raise _refusal(f"has too many pixels; at most {MAX_INPUT_PIXELS:,} are taken") from None
     except UnidentifiedImageError:
         raise _refusal(f"is no picture; send one of {', '.join(FORMATS)}") from None
@@ -81,14 +83,30 @@ def find_input(engine: Engine, ref: str) -> StoredInput | None:
 
 
 def find_inputs(engine: Engine, refs: Collection[str]) -> Mapping[str, InputSize]:
-    """Sizes of those of the pictures that are in the store."""
-    if not refs:
-        return {}
-    query = select(Input.sha256, Input.width, Input.height).where(
-        Input.sha256.in_([ref.removeprefix(_PREFIX) for ref in refs])
-    )
+    """Sizes of those of the pictures that are in the store, or that some job makes.
+
+    For a whole job (``job:12``) all its pictures are found, under their own names too.
+    """
+    digests = [ref.removeprefix(_PREFIX) for ref in refs if ref.startswith(_PREFIX)]
+    whole = {int(ref.removeprefix("job:")) for ref in refs if WHOLE_JOB.fullmatch(ref)}
+    places = {place for ref in refs if INPUT_REF.fullmatch(ref) and (place := job_picture(ref)) is not None}
+    found: dict[str, InputSize] = {}
     with engine.connect() as connection:
-        return {_PREFIX + digest: InputSize(width, height) for digest, width, height in connection.execute(query)}
+        if digests:
+            uploaded = select(Input.sha256, Input.width, Input.height).where(Input.sha256.in_(digests))
+            for digest, width, height in connection.execute(uploaded):
+                found[_PREFIX + digest] = InputSize(width, height)
+        if whole or places:
+            made = (
+                select(Image.job_id, Image.index, Batch.parameters["width"], Batch.parameters["height"])
+                .join(Batch, Batch.id == Image.batch_id)
+                .where(Image.job_id.in_(whole) | tuple_(Image.job_id, Image.index).in_(places))
+            )
+            for job_id, index, width, height in connection.execute(made):
+                found[f"job:{job_id}/{index}"] = InputSize(width, height)
+                if job_id in whole:
+                    found.setdefault(f"job:{job_id}", InputSize(width, height))
+    return found
 
 
 def _refusal(message: str) -> InvalidSubmissionError:

@@ -18,7 +18,7 @@ from farm.activity import note
 from farm.batch_sizes import BatchSizes, find_batch_sizes
 from farm.catalog import Catalog
 from farm.database import wake_producer
-from farm.errors import ConflictError
+from farm.errors import ConflictError, InvalidSubmissionError, Problem
 from farm.events import Announcement, Kind, announce
 from farm.models import IdempotencyKey, Job
 from farm.spec import MAX_IMAGES
@@ -154,7 +154,6 @@ class _Draft:
             "spec": {**self.expansion.given, **said, "seed": self.expansion.seed},
             "image_count": self.image_count,
             "test_images": self.test_images,
-            "after_job_id": spec.after,
             "requires": spec.requires,
             "max_devices": spec.max_devices,
             "deadline": spec.deadline,
@@ -185,6 +184,7 @@ def _insert(
 ) -> Receipt:
     if quotas is not None:
         require_quota(connection, quotas, draft.image_count)
+    after = _job_before(connection, draft.expansion)
     job_id = connection.scalar(text("SELECT nextval(pg_get_serial_sequence('jobs', 'id'))"))
     receipt = Receipt(
         job_id, draft.image_count, draft.batch_count, draft.expansion.seed, ignored_columns, draft.test_images
@@ -196,7 +196,9 @@ def _insert(
         if connection.scalar(statement) is None:
             raise _AcceptedMeanwhileError
     token_id = None if quotas is None else quotas.token_id
-    connection.execute(insert(Job).values(draft.row() | {"id": job_id, "owner": owner, "token_id": token_id}))
+    connection.execute(
+        insert(Job).values(draft.row() | {"id": job_id, "owner": owner, "token_id": token_id, "after_job_id": after})
+    )
     _copy(connection, "batches (id, held, parameters, job_id)", job_id, draft.batches)
     columns = '"index", batch_id, prompt, negative_prompt, seed, parameters, job_id'
     _copy(connection, f"images ({columns})", job_id, draft.images)
@@ -207,6 +209,37 @@ def _insert(
     announce(connection, job_id, Announcement(Kind.JOB_SUBMITTED))
     wake_producer(connection)
     return receipt
+
+
+def _job_before(connection: Connection, expansion: Expansion) -> int | None:
+    """The job whose end this one waits for: the one that it names, or the one whose pictures it starts from.
+
+    Raises InvalidSubmissionError.
+    """
+    after, sources = expansion.spec.after, expansion.jobs_named
+    ended = {
+        job_id: finished_at is not None
+        for job_id, finished_at in connection.execute(
+            select(Job.id, Job.finished_at).where(Job.id.in_(sources if after is None else {*sources, after}))
+        )
+    }
+    if after is not None and after not in ended:
+        raise InvalidSubmissionError(
+            [Problem("after", f"there is no job {after}; give the number of one that is there")]
+        )
+    unfinished = sorted(source for source in sources if source != after and not ended.get(source, False))
+    if not unfinished:
+        return after
+    if after is None and len(unfinished) == 1:
+        return unfinished[0]
+    named = " and ".join(f"job {source}" for source in unfinished)
+    raise InvalidSubmissionError(
+        [
+            Problem(
+                "after", f"a job waits for one other, and pictures of {named} are to come; submit it when those ended"
+            )
+        ]
+    )
 
 
 def _accepted_before(engine: Engine, owner: str, once: Once) -> Receipt | None:

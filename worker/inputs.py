@@ -2,13 +2,14 @@
 
 import io
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 
 from PIL import Image, ImageOps
 
 from farm.keys import input_key
-from farm.spec import ImageParameters
+from farm.pictures import StoredPicture
+from farm.spec import ImageParameters, job_picture
 from farm.storage import ObjectStore, get_verified
 
 Inputs = Mapping[str, Image.Image]
@@ -21,8 +22,9 @@ MAX_KEPT_PIXELS = 64_000_000
 class InputCache:
     """The pictures that were used last."""
 
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
+    def __init__(self, store: ObjectStore, find: Callable[[int, int], StoredPicture]) -> None:
+        """``find`` tells where the picture of an image lies, given its job and index (``farm.pictures``)."""
+        self._store, self._find = store, find
         self._kept: OrderedDict[str, Image.Image] = OrderedDict()
         self._lock = Lock()
 
@@ -38,8 +40,10 @@ class InputCache:
             if ref in self._kept:
                 self._kept.move_to_end(ref)
                 return self._kept[ref]
+        place = job_picture(ref)
         digest = ref.removeprefix("sha256:")
-        picture = decode(get_verified(self._store, input_key(digest), digest))
+        stored = StoredPicture(input_key(digest), digest) if place is None else self._find(*place)
+        picture = decode(get_verified(self._store, *stored))
         with self._lock:
             self._kept[ref] = picture
             while len(self._kept) > 1 and self._pixels() > MAX_KEPT_PIXELS:

@@ -11,19 +11,22 @@ import platform
 import secrets
 import warnings
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from celery.platforms import SecurityWarning
 
 from farm.batch_sizes import BatchSizes, write_measured
 from farm.broker import make_celery, queue_name
 from farm.catalog import Catalog
-from farm.claims import Answer
+from farm.claims import Answer, Vitals
 from farm.database import open_database
 from farm.keeper import RESTARTS_VARIABLE
 from farm.logs import set_up_logging
 from farm.models import Worker
 from farm.parent import exit_with_keeper
+from farm.pictures import stored_picture
 from farm.progress import ProgressBoard
 from farm.settings import get_settings
 from farm.states import Stage
@@ -107,10 +110,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     tap = Tap(app, queues_for)
 
+    def read_vitals() -> Vitals:
+        return replace(gauge.read(), resting=not hours.include(datetime.now()))
+
     def follow(answer: Answer) -> None:
         tap.follow(answer.draining or not hours.include(datetime.now()), answer.requirements)
 
-    keeper = LeaseKeeper(engine, settings, worker_id, gauge.read, follow)
+    keeper = LeaseKeeper(engine, settings, worker_id, read_vitals, follow)
     register_tasks(
         app,
         Station(
@@ -125,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             keeper=keeper,
             turns=turns,
             clock=clock,
-            inputs=InputCache(store),
+            inputs=InputCache(store, partial(stored_picture, engine)),
             memory=memory,
             sizes=sizes,
         ),
@@ -141,6 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             pipeline=entry.name,
             stages=[stage.value for stage in stages],
             tags=tags,
+            resting=not hours.include(datetime.now()),
             batch_sizes=write_measured(tuning.measured()) or None,
             restarts=int(os.environ.get(RESTARTS_VARIABLE, "0")),
         ),

@@ -70,6 +70,7 @@ PLACES: dict[str, tuple[str, int | str]] = {
     "delivery_id": ("number of a delivery", 1),
     "worker_id": ("name of a worker, as the list has it", "workstation/cuda:0/1f2e3d4c"),
     "ref": ("a picture: `sha256:` and 64 hexadecimal digits", f"sha256:{'01' * 32}"),
+    "owner": ("name of an owner", "ana"),
     "name": ("its name", "animals"),
 }
 _CONVERTER = re.compile(r"<(?:(\w+):)?(\w+)>")

@@ -6,11 +6,11 @@ from dashboard.api.operations import describe
 from dashboard.api.schemas.submission import SUBMISSION, EstimateDocument, StreamQuery
 from dashboard.api.submission import read_submission
 from dashboard.context import context
-from dashboard.queries.throughput import throughput
 from farm.batch_sizes import find_batch_sizes
 from producer.estimate import estimate, tally
 from producer.expand import Expansion
 from producer.inputs import find_inputs
+from producer.throughput import throughput
 from producer.words import word_lists
 
 blueprint = Blueprint("api_estimates", __name__)

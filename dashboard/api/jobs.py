@@ -1,7 +1,7 @@
 """Jobs: submit, list, show, cancel."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -25,6 +25,7 @@ from dashboard.api.schemas.submission import KEY, SUBMISSION, Receipt, StreamQue
 from dashboard.api.submission import read_changes, read_submission
 from dashboard.auth import identity, require_steering
 from dashboard.context import context
+from dashboard.queries.forecast import forecast
 from dashboard.queries.jobs import JobFilter, JobView, get_job, job_errors, list_jobs
 from dashboard.queries.paging import MAX_ID
 from dashboard.steering import action_named, steer
@@ -93,18 +94,20 @@ def show(job_id: int) -> Response:
     farm = context()
     view = get_job(farm.engine, farm.board, job_id)
     errors = [{"message": group.message, "count": group.count} for group in job_errors(farm.engine, job_id)]
-    return jsonify({**job_json(view), "spec": view.job.spec, "errors": errors})
+    expected = forecast(farm.engine, view, farm.settings.lease_seconds)
+    shown = None if expected is None else asdict(expected)
+    return jsonify({**job_json(view), "spec": view.job.spec, "errors": errors, "forecast": shown})
 
 
 @blueprint.patch("/jobs/<int:job_id>")
 @describe("jobs", {200: JobDocument}, body=JobChanges, problems=(HTTPStatus.CONFLICT,))
 def change(job_id: int) -> Response:
-    """Change ``priority`` or ``name`` of a job."""
+    """Change ``priority``, ``name``, ``max_devices`` or ``deadline`` of a job."""
     farm = context()
     require_steering(get_job(farm.engine, farm.board, job_id).job)
     changes = read_changes(read_json_object(JobChanges))
     if not change_job(farm.engine, job_id, identity().name, **changes):
-        return _ended(job_id, "get another priority")
+        return _ended(job_id, "be changed")
     return jsonify(job_json(get_job(farm.engine, farm.board, job_id)))
 
 
@@ -192,6 +195,10 @@ def job_json(view: JobView) -> dict[str, Any]:
         "owner": job.owner,
         "pipeline": job.pipeline,
         "priority": job.priority,
+        "after": job.after_job_id,
+        "requires": job.requires,
+        "max_devices": job.max_devices,
+        "deadline": job.deadline and job.deadline.isoformat(),
         "state": job.state.value,
         "paused": job.paused_at is not None,
         "test_images": job.test_images,

@@ -22,7 +22,7 @@ from producer.streams import DigestingReader, read_stream
 #: Larger JSON bodies are read bit by bit.
 MAX_WHOLE_BYTES = 8 * 2**20
 #: Fields of a job that may change after it was accepted.
-CHANGEABLE = ("priority", "name")
+CHANGEABLE = ("priority", "name", "max_devices", "deadline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +67,12 @@ def split_json(body: Json) -> tuple[Json, Intake]:
 
 
 def read_changes(body: Json) -> Json:
-    """What is to become of a job: ``priority`` and ``name``. Raises InvalidSubmissionError."""
+    """What is to become of a job: fields of CHANGEABLE. Raises InvalidSubmissionError."""
     for name in body:
         if name not in CHANGEABLE:
-            raise _refusal(name, f"cannot be changed; {' and '.join(CHANGEABLE)} can")
+            raise _refusal(name, f"cannot be changed; {', '.join(CHANGEABLE)} can")
     if not body:
-        raise _refusal("body", "changes nothing; give a priority or a name")
+        raise _refusal("body", f"changes nothing; give one of {', '.join(CHANGEABLE)}")
     try:
         spec = JobSpec.model_validate(body)
     except ValidationError as error:

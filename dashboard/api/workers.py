@@ -63,6 +63,7 @@ def _worker_json(view: WorkerView) -> dict[str, Any]:
         "device_name": worker.device_name,
         "pipeline": worker.pipeline,
         "stages": worker.stages,
+        "tags": worker.tags,
         "state": view.state,
         "alive": view.alive,
         "draining": worker.draining_at is not None,

@@ -23,6 +23,10 @@ FORM_FIELDS = (
     "name",
     "priority",
     "batch_size",
+    "after",
+    "requires",
+    "max_devices",
+    "deadline",
     "pipeline",
     "negative_prompt",
     "size",
@@ -41,7 +45,7 @@ FORM_FIELDS = (
 )
 #: What a preset keeps: how pictures are made, and neither of what nor what the job is called.
 PRESET_FIELDS = (
-    *(name for name in FORM_FIELDS if name not in ("name", "first", "test_run", "inputs")),
+    *(name for name in FORM_FIELDS if name not in ("name", "after", "deadline", "first", "test_run", "inputs")),
     *FORM_ALONE,
 )
 #: Formats that text can be pasted in.

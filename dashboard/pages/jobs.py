@@ -11,6 +11,7 @@ from dashboard.auth import identity, may_steer, require_steering, requires
 from dashboard.context import context
 from dashboard.pages.gallery import gallery_of, viewer_of
 from dashboard.queries.activities import job_activities
+from dashboard.queries.forecast import forecast
 from dashboard.queries.images import covers, ended_since, get_image
 from dashboard.queries.jobs import JobFilter, get_job, jobs_named, list_jobs, owners
 from dashboard.queries.watching import Watched, watch_job
@@ -149,8 +150,11 @@ def jobs_page() -> dict[str, object]:
 
 def live_parts(watched: Watched) -> dict[str, object]:
     """What the live part of a job's page shows."""
+    farm = context()
     percent = int(watched.view.progress * 100)
+    has_deadline = watched.view.job.deadline is not None
     return {
+        "expected": forecast(farm.engine, watched.view, farm.settings.lease_seconds) if has_deadline else None,
         "watched": watched,
         "view": watched.view,
         "now": int(watched.view.now.timestamp() * 1000),

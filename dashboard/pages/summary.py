@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from dashboard.context import context
-from dashboard.queries.throughput import throughput
 from farm.spec import ImageParameters
 from producer.batching import PlannedBatch
 from producer.estimate import Estimate, estimate, work_of
 from producer.expand import Plan
+from producer.throughput import throughput
 
 #: Pictures that are shown as examples.
 SAMPLES = 12

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine
 
-from dashboard.queries.throughput import live_workers, measured, unfinished_work
 from farm.queues import count_queues
 from farm.states import Stage
 from producer.autoscale import Due, devices_wanted
+from producer.throughput import live_workers, measured, unfinished_work
 
 
 @dataclass(frozen=True, slots=True)

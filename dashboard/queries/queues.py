@@ -32,7 +32,7 @@ class QueueView:
     workers: int
     """Live workers that serve it and take batches."""
     drained: int
-    """Live workers that serve it and are drained."""
+    """Live workers that serve it and are drained, or rest at this time of the day."""
     idle: int
     """Of ``workers``, those that hold no batch."""
     seconds_per_image: float | None
@@ -108,7 +108,7 @@ def _view(
         # What is neither ended nor on its way beyond the base: counted by jobs, which are few, not by images.
         images = jobs.images_left - active[pipeline, stage, True]
         images -= active[pipeline, Stage.REFINER, True] + active[pipeline, Stage.REFINER, False]
-    taking = [row for row in workers if row.draining_at is None]
+    taking = [row for row in workers if row.draining_at is None and not row.resting]
     return QueueView(
         pipeline=pipeline,
         stage=stage,
@@ -132,7 +132,7 @@ def _serves(worker: Any, pipeline: str, stage: Stage) -> bool:
 def _workers(connection: Connection, lease_seconds: float) -> Sequence[Any]:
     busy = select(Batch.id).where(Batch.state == BatchState.RUNNING, Batch.worker_id == Worker.id).exists()
     return connection.execute(
-        select(Worker.pipeline, Worker.stages, Worker.draining_at, busy.label("busy")).where(
+        select(Worker.pipeline, Worker.stages, Worker.draining_at, Worker.resting, busy.label("busy")).where(
             Worker.stopped_at.is_(None), Worker.heartbeat_at > func.now() - timedelta(seconds=lease_seconds)
         )
     ).all()

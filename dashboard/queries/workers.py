@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from farm.models import Batch, Image, RenderMinute, Worker
 from farm.progress import Progress, ProgressBoard, of_stage
 from farm.states import BatchState, Stage
+from farm.workers import takes_batches
 
 #: What counts as lately for rates and failures.
 LATELY = timedelta(hours=1)
@@ -61,7 +62,9 @@ class WorkerView:
             return "stopped" if self.worker.stopped_at else "no sign of life"
         if self.worker.draining_at:
             return "draining" if self.activities else "drained"
-        return "rendering" if self.activities else "idle"
+        if self.activities:
+            return "rendering"
+        return "resting" if self.worker.resting else "idle"
 
     @property
     def pictures_per_hour(self) -> float | None:
@@ -121,13 +124,8 @@ def list_workers(engine: Engine, board: ProgressBoard, lease_seconds: float) -> 
 
 
 def served_stages(engine: Engine, pipeline: str, lease_seconds: float) -> set[Stage]:
-    """The stages of a pipeline that some worker serves: one that lives and is not being drained."""
-    query = select(Worker.stages).where(
-        Worker.pipeline == pipeline,
-        Worker.stopped_at.is_(None),
-        Worker.draining_at.is_(None),
-        Worker.heartbeat_at > func.now() - timedelta(seconds=lease_seconds),
-    )
+    """The stages of a pipeline that some worker takes batches of."""
+    query = select(Worker.stages).where(Worker.pipeline == pipeline, takes_batches(lease_seconds))
     with engine.connect() as connection:
         return {Stage(stage) for stages in connection.scalars(query) for stage in stages}
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Computed,
     ForeignKey,
@@ -259,6 +260,17 @@ class Worker(Base):
     """Share of the time since the last heartbeat that the device computed, 0 to 1."""
     tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default="{}")
     """What jobs may require of it (``farm.tags``)."""
+    resting: Mapped[bool] = mapped_column(Boolean, server_default="false")
+    """Whether it takes no batch now because of the hours that it was given."""
+    flexible: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default="{}")
+    """What of it the leading producer may change: its ``pipeline``, its ``stages``, or nothing."""
+    could_serve: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default="{}")
+    """Entries of its catalog that fit its device, if it leaves its pipeline to the producer."""
+    wanted_pipeline: Mapped[str | None]
+    wanted_stages: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+    """What it shall serve from now on; it learns it by its heartbeat, and comes back as another worker."""
+    load_seconds: Mapped[float | None]
+    """How long it took to load what it serves."""
     batch_sizes: Mapped[dict[str, Any] | None]
     """How many images a call takes best, as this device measured it: by stage, then by size as 1024x1024."""
 

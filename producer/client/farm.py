@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
+from urllib.parse import quote
 
 import httpx
 
@@ -180,6 +181,14 @@ class AsyncFarm:
     async def me(self) -> Json:
         """Who the token's user is: ``id``, ``name``, ``role``."""
         return await self.connection.send("GET", "/api/v1/me")
+
+    async def shares(self) -> list[Json]:
+        """Owners whose weight is not 1: how much they get beside others."""
+        return list((await self.connection.send("GET", "/api/v1/shares"))["shares"])
+
+    async def set_share(self, owner: str, weight: float) -> Json:
+        """Give an owner a weight (above 0, at most 1000). For administrators."""
+        return await self.connection.send("PUT", f"/api/v1/shares/{quote(owner, safe='')}", json={"weight": weight})
 
     async def users(self) -> list[Json]:
         """All users, for administrators."""

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from producer.client.connection import Json
@@ -71,6 +72,18 @@ class JobFields(ABC):
     def priority(self) -> int:
         """0 to 100; higher goes first."""
         return int(self.data["priority"])
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When it should be done."""
+        said = self.data["deadline"]
+        return None if said is None else datetime.fromisoformat(said)
+
+    @property
+    def seconds_late(self) -> float | None:
+        """How far behind its deadline it will be done (negative: before it); None while nobody can tell."""
+        forecast = self.data.get("forecast") or {}
+        return forecast.get("seconds_late")
 
     @property
     def state(self) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from datetime import datetime
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -83,10 +84,23 @@ class AsyncJob(JobFields):
         """Render its failed images again."""
         return await self._act("POST", "/retry")
 
-    async def change(self, *, priority: int | None = None, name: str | None = None) -> Self:
-        """Give it another priority (0 to 100) or another name. Raises InvalidSubmissionError, ConflictError."""
-        changes = {"priority": priority, "name": name}
-        return await self._act("PATCH", json={field: value for field, value in changes.items() if value is not None})
+    async def change(
+        self,
+        *,
+        priority: int | str | None = None,
+        name: str | None = None,
+        max_devices: int | None = None,
+        deadline: datetime | str | None = None,
+    ) -> Self:
+        """Change what is given of it: its priority (0 to 100, or a class as "high"), its name, how many devices it may
+        have at once (0: as many as there are), when it should be done. Raises InvalidSubmissionError, ConflictError.
+        """
+        said = deadline.isoformat() if isinstance(deadline, datetime) else deadline
+        changes = {"priority": priority, "name": name, "max_devices": max_devices, "deadline": said}
+        given: Json = {field: value for field, value in changes.items() if value is not None}
+        if max_devices == 0:
+            given["max_devices"] = None
+        return await self._act("PATCH", json=given)
 
     async def delete(self) -> None:
         """Delete it with its pictures. Raises ConflictError while it has not ended."""

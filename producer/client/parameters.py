@@ -4,6 +4,7 @@ Names are those of ``farm.spec`` and its aliases, meanings too; the farm checks 
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -76,7 +77,11 @@ class Parameters(RowParameters, total=False):
 
     name: str | None
     pipeline: str | None
-    priority: int
+    priority: int | Literal["idle", "low", "normal", "high", "interactive"]
+    after: int | None
+    requires: str
+    max_devices: int | None
+    deadline: datetime | str | None
     seed: int | None
     images_per_prompt: int
     batch_size: int | None

@@ -4,6 +4,7 @@ import builtins
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -166,6 +167,14 @@ class Farm:
         """Who the token's user is: ``id``, ``name``, ``role``."""
         return call(self._farm.me)
 
+    def shares(self) -> list[Json]:
+        """Owners whose weight is not 1: how much they get beside others."""
+        return call(self._farm.shares)
+
+    def set_share(self, owner: str, weight: float) -> Json:
+        """Give an owner a weight (above 0, at most 1000). For administrators."""
+        return call(self._farm.set_share, owner, weight)
+
     def users(self) -> list[Json]:
         """All users, for administrators."""
         return call(self._farm.users)
@@ -234,9 +243,18 @@ class Job(JobFields):
         call(self._job.retry)
         return self
 
-    def change(self, *, priority: int | None = None, name: str | None = None) -> Self:
-        """Give it another priority (0 to 100) or another name. Raises InvalidSubmissionError, ConflictError."""
-        call(self._job.change, priority=priority, name=name)
+    def change(
+        self,
+        *,
+        priority: int | str | None = None,
+        name: str | None = None,
+        max_devices: int | None = None,
+        deadline: datetime | str | None = None,
+    ) -> Self:
+        """Change what is given of it: its priority (0 to 100, or a class as "high"), its name, how many devices it may
+        have at once (0: as many as there are), when it should be done. Raises InvalidSubmissionError, ConflictError.
+        """
+        call(self._job.change, priority=priority, name=name, max_devices=max_devices, deadline=deadline)
         return self
 
     def delete(self) -> None:

@@ -69,6 +69,43 @@ def queues(as_json: JsonOption = False) -> None:
                 say(f"{queue['name']}: {hint if isinstance(hint, str) else hint['text']}")
 
 
+def shares(
+    weights: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="OWNER=WEIGHT", help="Give an owner a weight; may be given several times."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how much owners get beside each other while several have work, or set it.
+
+    With a weight of 3 somebody gets three times as much as one with 1, which is everybody's unless it is set. For
+    administrators.
+    """
+    with friendly_errors(nothing="Nothing was changed."), Farm() as farm:
+        wanted = [_weight(text) for text in weights or []]
+        for owner, weight in wanted:
+            farm.set_share(owner, weight)
+        found = farm.shares()
+        if as_json:
+            print_json(found)
+            return
+        table = Table("Owner", "Weight")
+        for share in found:
+            table.add_row(escape(plain(share["owner"])), f"{share['weight']:g}")
+        table.add_row("everybody else" if found else "everybody", "1")
+        output.print(table)
+
+
+def _weight(text: str) -> tuple[str, float]:
+    owner, equals, weight = text.rpartition("=")
+    try:
+        if not owner or not equals:
+            raise ValueError
+        return owner, float(weight)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not OWNER=WEIGHT, such as ana=3", param_hint="--set") from None
+
+
 def whoami(as_json: JsonOption = False) -> None:
     """Show which farm commands talk to, who you are there, and what your token may do."""
     with friendly_errors(), Farm() as farm:

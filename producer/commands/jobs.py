@@ -11,6 +11,7 @@ from rich.table import Table
 from farm.errors import ConflictError, NotFoundError
 from producer.client.sync import Farm, Job
 from producer.commands.terms import (
+    DEADLINE_HELP,
     Exit,
     JobArgument,
     JobsArgument,
@@ -18,6 +19,7 @@ from producer.commands.terms import (
     duration,
     friendly_errors,
     moment,
+    moment_of,
     output,
     plain,
     print_json,
@@ -66,9 +68,20 @@ def show(job_id: JobArgument, as_json: JsonOption = False) -> None:
         )
         if job.seconds_left is not None:
             say(f"about {duration(job.seconds_left)} left")
+        if job.deadline is not None:
+            say(_deadline(job))
+        if job.data["after"] is not None and job.state == "queued":
+            say(f"begins when job {job.data['after']} has ended")
         for message, count in job.errors.items():
             output.print(f"{count} x {escape(plain(message))}", highlight=False, style="red")
         say(job.url)
+
+
+def _deadline(job: Job) -> str:
+    said = f"deadline {moment(job.data['deadline'])}"
+    if job.seconds_late is None:
+        return said
+    return f"{said}: about {duration(abs(job.seconds_late))} {'late' if job.seconds_late > 0 else 'to spare'}"
 
 
 def cancel(job_ids: JobsArgument, as_json: JsonOption = False) -> None:
@@ -113,16 +126,28 @@ def retry(job_ids: JobsArgument, as_json: JsonOption = False) -> None:
 
 def change(
     job_ids: JobsArgument,
-    priority: Annotated[int | None, typer.Option(help="0 to 100; higher goes first.")] = None,
+    priority: Annotated[
+        str | None, typer.Option(help="idle, low, normal, high, interactive, or 0 to 100; higher goes first.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Another name.")] = None,
+    max_devices: Annotated[
+        int | None, typer.Option(min=0, help="At most so many devices at once; 0: as many as there are.")
+    ] = None,
+    deadline: Annotated[str | None, typer.Option(help=DEADLINE_HELP)] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Give jobs another priority or another name."""
-    if priority is None and name is None:
-        raise typer.BadParameter("give --priority or --name")
+    """Change jobs: their priority, name, devices, deadline."""
+    changes: dict[str, Any] = {
+        "priority": priority,
+        "name": name,
+        "max_devices": max_devices,
+        "deadline": moment_of(deadline),
+    }
+    if all(value is None for value in changes.values()):
+        raise typer.BadParameter("give --priority, --name, --max-devices or --deadline")
     _each(
         job_ids,
-        lambda job: job.change(priority=priority, name=name),
+        lambda job: job.change(**changes),
         lambda job: f"Job {job.id}: {plain(job.name)}, priority {job.priority}.",
         as_json=as_json,
     )

@@ -13,11 +13,13 @@ from producer.client.farm import Estimate
 from producer.client.sync import Farm, Job
 from producer.commands.following import print_end, see_through
 from producer.commands.terms import (
+    DEADLINE_HELP,
     Exit,
     JsonOption,
     complete_pipelines,
     duration,
     friendly_errors,
+    moment_of,
     plain,
     print_json,
     say,
@@ -79,7 +81,16 @@ def submit(
     seed: Annotated[int | None, typer.Option(help="Image k of the job gets this seed + k.  [default: random]")] = None,
     images_per_prompt: Annotated[int | None, typer.Option(help="Pictures per prompt, each with its own seed.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="At most so many images in one pipeline call.")] = None,
-    priority: Annotated[int | None, typer.Option(help="0 to 100; higher goes first.  [default: 50]")] = None,
+    priority: Annotated[
+        str | None,
+        typer.Option(help="idle, low, normal, high, interactive, or 0 to 100; higher goes first.  [default: normal]"),
+    ] = None,
+    after: Annotated[int | None, typer.Option(metavar="JOB", help="Begin when this job has ended.")] = None,
+    requires: Annotated[
+        str | None, typer.Option(metavar="TAGS", help='What its workers must have: "vram>=24, site=lab".')
+    ] = None,
+    max_devices: Annotated[int | None, typer.Option(help="At most so many devices render it at once.")] = None,
+    deadline: Annotated[str | None, typer.Option(help=DEADLINE_HELP)] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what it would come to: images, batches, time. Submit nothing.")
     ] = False,
@@ -126,6 +137,10 @@ def submit(
             "images_per_prompt": images_per_prompt,
             "batch_size": batch_size,
             "priority": priority,
+            "after": after,
+            "requires": requires,
+            "max_devices": max_devices,
+            "deadline": moment_of(deadline),
             "image": image,
             "mask_image": mask_image,
             "strength": strength,

@@ -1,10 +1,11 @@
 """What all commands have in common: how they print, how they fail, and options that mean the same everywhere."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, time, timedelta
 from enum import IntEnum
 from typing import Annotated
 
@@ -31,6 +32,9 @@ class Exit(IntEnum):
     INTERRUPTED = 130
     """Ctrl-C: a job that was waited for goes on."""
 
+
+DEADLINE_HELP = "When it should be done: 2026-12-24T18:00, or 18:00; it is shown with a forecast."
+_TIME_OF_DAY = re.compile(r"\d{1,2}:\d{2}")
 
 output = Console()
 messages = Console(stderr=True)
@@ -90,6 +94,28 @@ def plain(text: str) -> str:
 def moment(text: str | None) -> str:
     """A time of the API for people, in the time of this machine."""
     return "" if text is None else datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def moment_of(text: str | None) -> str | None:
+    """What somebody wrote as a time, as the API takes it: without a zone it is this machine's, without a day the next
+    such time.
+    """
+    if text is None or text == "none":
+        return text
+    now = datetime.now().astimezone()
+    try:
+        said = (
+            datetime.combine(now.date(), time.fromisoformat(text), now.tzinfo)
+            if _TIME_OF_DAY.fullmatch(text)
+            else datetime.fromisoformat(text).astimezone()
+        )
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no time; write 2026-12-24T18:00, or 18:00", param_hint="--deadline"
+        ) from None
+    if _TIME_OF_DAY.fullmatch(text) and said < now:
+        said += timedelta(days=1)
+    return said.isoformat()
 
 
 def duration(seconds: float | None) -> str:

@@ -23,15 +23,13 @@ def dispatcher(engine: Engine, settings: Settings) -> Dispatcher:
 
 def hire(engine: Engine, name: str = "w", **fields: Any) -> None:
     worker = {"pipeline": "tiny", "stages": ["base", "refiner"], "tags": [], **fields}
-    register_worker(
-        engine, Worker(id=name, hostname="h", process_id=1, device="cpu", device_name="a device", **worker)
-    )
+    register_worker(engine, Worker(id=name, hostname="h", process_id=1, device="cpu", device_name="a device", **worker))
 
 
 def on_their_way(engine: Engine) -> dict[int, int]:
     query = "SELECT job_id, count(*) FROM batches WHERE state IN ('queued', 'running') GROUP BY job_id"
     with engine.connect() as connection:
-        return {job_id: count for job_id, count in connection.execute(text(query))}
+        return dict(connection.execute(text(query)).all())
 
 
 def test_queues_are_filled_to_their_depth_and_no_further(engine: Engine, dispatcher: Dispatcher) -> None:

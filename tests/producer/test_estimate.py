@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Engine, insert, update
 
-from dashboard.queries.throughput import throughput
 from farm.batch_sizes import BatchSizes
 from farm.catalog import Catalog
 from farm.control import pause_job
@@ -17,6 +16,7 @@ from producer.estimate import Throughput, estimate, work_of
 from producer.expand import plan_job
 from producer.intake import Intake, Row
 from producer.submit import submit_job
+from producer.throughput import throughput
 
 BASE, REFINER = Stage.BASE, Stage.REFINER
 BOTH = frozenset(Stage)

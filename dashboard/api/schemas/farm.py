@@ -154,6 +154,7 @@ class WorkerDocument(Document):
     device_name: str
     pipeline: str
     stages: list[str]
+    tags: list[str]
     state: str
     alive: bool
     draining: bool

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, create_model
 
 from dashboard.api.bodies import Body, shown
 from dashboard.api.operations import Document, Moment, Number, Query, Whole
@@ -51,6 +51,10 @@ class JobDocument(Document):
     owner: str
     pipeline: str
     priority: int
+    after: int | None = Field(description="the job whose end it waits for")
+    requires: str = Field(description="what a worker's tags must satisfy")
+    max_devices: int | None
+    deadline: datetime | None
     state: JobState
     paused: bool
     test_images: int | None
@@ -79,11 +83,19 @@ class Reason(Document):
     count: int
 
 
+class Forecast(Document):
+    """When an unfinished job will be done, if the workers stay as they are."""
+
+    seconds_left: float
+    seconds_late: float | None = Field(description="behind its deadline; negative: before it")
+
+
 class JobDetails(JobDocument):
     """A job with what it was submitted with."""
 
     spec: dict[str, Any]
     errors: list[Reason]
+    forecast: Forecast | None
 
 
 class RetriedJob(JobDocument):
@@ -93,10 +105,12 @@ class RetriedJob(JobDocument):
 
 
 class JobChanges(Body):
-    """Another priority, another name."""
+    """What a job has from now on. `null` takes `max_devices` and `deadline` away."""
 
-    priority: int = Field(default=50, ge=0, le=MAX_PRIORITY)
+    priority: int | str = Field(default=50, description="0 to 100, or idle, low, normal, high, interactive")
     name: str | None = Field(default=None, max_length=200)
+    max_devices: int | None = Field(default=None, ge=1, description="so many devices render it at once, at most")
+    deadline: AwareDatetime | None = Field(default=None, description="when it should be done, with a time zone")
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, **shown(priority=80, name="posters")})
 

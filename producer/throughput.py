@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Engine, func, select, true
 from farm.models import Batch, Job, RenderMinute, Worker
 from farm.spec import SharedParameters
 from farm.states import BatchState, Stage
+from farm.workers import takes_batches
 from producer.estimate import Throughput, work_per_image
 
 #: Measurements older than this say little of the devices that are there now.
@@ -40,13 +41,8 @@ def measured(connection: Connection, pipeline: str) -> dict[Stage, float]:
 
 
 def live_workers(connection: Connection, pipeline: str, lease_seconds: float) -> Counter[frozenset[Stage]]:
-    """How many live workers serve exactly these stages."""
-    query = select(Worker.stages).where(
-        Worker.pipeline == pipeline,
-        Worker.stopped_at.is_(None),
-        Worker.draining_at.is_(None),
-        Worker.heartbeat_at > func.now() - timedelta(seconds=lease_seconds),
-    )
+    """How many workers that take batches serve exactly these stages."""
+    query = select(Worker.stages).where(Worker.pipeline == pipeline, takes_batches(lease_seconds))
     return Counter(frozenset(map(Stage, stages)) for stages in connection.scalars(query))
 
 

@@ -1,10 +1,10 @@
-"""Scheduling: shares of owners, what jobs wait for and require, tags of workers."""
+"""Scheduling: shares of owners, what jobs wait for and require, what workers offer and are told to serve."""
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0012"
+revision = "0009"
 down_revision = "0008"
 
 
@@ -27,11 +27,17 @@ def upgrade() -> None:
     op.create_index(
         "ix_jobs_after_job_id", "jobs", ["after_job_id"], postgresql_where=sa.text("after_job_id IS NOT NULL")
     )
-    op.add_column("workers", sa.Column("tags", postgresql.ARRAY(sa.Text()), server_default="{}", nullable=False))
+    for name in ("tags", "flexible", "could_serve"):
+        op.add_column("workers", sa.Column(name, postgresql.ARRAY(sa.Text()), server_default="{}", nullable=False))
+    op.add_column("workers", sa.Column("resting", sa.Boolean(), server_default="false", nullable=False))
+    op.add_column("workers", sa.Column("wanted_pipeline", sa.Text(), nullable=True))
+    op.add_column("workers", sa.Column("wanted_stages", postgresql.ARRAY(sa.Text()), nullable=True))
+    op.add_column("workers", sa.Column("load_seconds", sa.Double(), nullable=True))
 
 
 def downgrade() -> None:
-    op.drop_column("workers", "tags")
+    for name in ("load_seconds", "wanted_stages", "wanted_pipeline", "resting", "could_serve", "flexible", "tags"):
+        op.drop_column("workers", name)
     op.drop_index("ix_jobs_after_job_id", table_name="jobs", postgresql_where=sa.text("after_job_id IS NOT NULL"))
     op.drop_constraint(op.f("ck_jobs_max_devices"), "jobs", type_="check")
     op.drop_constraint(op.f("fk_jobs_after_job_id_jobs"), "jobs", type_="foreignkey")

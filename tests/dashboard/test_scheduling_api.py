@@ -1,0 +1,74 @@
+"""What people say of scheduling over the API: classes, deadlines, what a job waits for, shares of owners."""
+
+from datetime import UTC, datetime, timedelta
+
+from flask.testing import FlaskClient
+from rows import job, pictures_of, start, submit
+from sqlalchemy import Engine
+
+from farm.shares import OwnerShare, list_shares
+from farm.transitions import finish_batch
+
+
+def test_a_job_tells_what_its_scheduling_is(client: FlaskClient, engine: Engine) -> None:
+    first = submit(engine, 1)
+    deadline = datetime(2030, 1, 2, 3, 4, tzinfo=UTC)
+    body = {
+        "prompts": ["a"],
+        "priority": "high",
+        "after": first,
+        "requires": "vram >= 24",
+        "max_devices": 2,
+        "deadline": deadline.isoformat(),
+    }
+    made = client.post("/api/v1/jobs", json=body)
+    assert made.status_code == 201, made.text
+    shown = client.get(f"/api/v1/jobs/{made.get_json()['job_id']}").get_json()
+    assert {name: shown[name] for name in ("priority", "after", "requires", "max_devices")} == {
+        "priority": 80,
+        "after": first,
+        "requires": "vram>=24",
+        "max_devices": 2,
+    }
+    assert datetime.fromisoformat(shown["deadline"]) == deadline
+    assert shown["forecast"] is None, "nothing was measured"
+    page = client.get(f"/jobs/{shown['id']}").text
+    assert "2030-01-02 03:04" in page
+    assert f'when <a href="/jobs/{first}">job {first}</a> has ended' in page
+
+
+def test_what_changes_and_what_is_taken_away(client: FlaskClient, engine: Engine) -> None:
+    job_id = submit(engine, 1, max_devices=3, deadline="2030-01-01T00:00Z")
+    path = f"/api/v1/jobs/{job_id}"
+    assert client.patch(path, json={"priority": "low", "max_devices": None, "deadline": None}).status_code == 200
+    changed = job(engine, job_id)
+    assert (changed.priority, changed.max_devices, changed.deadline) == (25, None, None)
+    for body, said in (
+        ({"deadline": "soon"}, "deadline"),
+        ({"max_devices": 0}, "max_devices"),
+        ({}, "changes nothing"),
+    ):
+        refused = client.patch(path, json=body)
+        assert refused.status_code == 422
+        assert said in refused.text
+
+
+def test_a_forecast_says_how_late_it_will_be(client: FlaskClient, engine: Engine) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=0.5)
+    job_id = submit(engine, 8, batch_size=4, refiner_split=None, deadline=soon.isoformat())
+    held = start(engine, job_id)
+    assert finish_batch(engine, held, "w", pictures_of(held), 1)
+    shown = client.get(f"/api/v1/jobs/{job_id}").get_json()
+    late, left = shown["forecast"]["seconds_late"], shown["forecast"]["seconds_left"]
+    # It goes on as it went: half is done, and the deadline was half a second after the beginning.
+    assert left - 0.5 < late
+    assert ("late" if late > 0 else "to spare") in client.get(f"/jobs/{job_id}").text
+
+
+def test_shares_are_set_and_taken_back(client: FlaskClient, engine: Engine) -> None:
+    assert client.put("/api/v1/shares/ana", json={"weight": 3}).get_json() == {"owner": "ana", "weight": 3}
+    assert client.put("/api/v1/shares/bob", json={"weight": 0.5}).status_code == 200
+    assert list_shares(engine) == [OwnerShare("ana", 3), OwnerShare("bob", 0.5)]
+    client.put("/api/v1/shares/ana", json={"weight": 1})
+    assert client.get("/api/v1/shares").get_json() == {"shares": [{"owner": "bob", "weight": 0.5}]}
+    assert client.put("/api/v1/shares/ana", json={"weight": 0}).status_code == 422
