@@ -23,7 +23,7 @@ def test_a_job_tells_what_its_scheduling_is(client: FlaskClient, engine: Engine)
     }
     made = client.post("/api/v1/jobs", json=body)
     assert made.status_code == 201, made.text
-    shown = client.get(f"/api/v1/jobs/{made.get_json()['job_id']}").get_json()
+    shown = client.get(f"/api/v1/jobs/{made.get_json()['id']}").get_json()
     assert {name: shown[name] for name in ("priority", "after", "requires", "max_devices")} == {
         "priority": 80,
         "after": first,
