@@ -60,6 +60,8 @@ class Pipeline(BaseModel):
     the model hub."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"
     variant: str | None = None
+    vram: float | None = Field(default=None, gt=0)
+    """GiB of device memory that it needs: workers that choose among pipelines pass by what does not fit."""
     batch_size: int | None = Field(default=None, ge=1, le=MAX_BATCH)
     """Images in one call where a job does not say. Left out: as many as were fastest on the devices."""
     max_width: int = 2048

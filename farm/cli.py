@@ -16,6 +16,7 @@ from farm import __version__
 from farm.errors import ConfigurationError, FarmError
 from farm.settings import Settings, get_settings
 from farm.spec import MAX_BATCH, Pixels
+from farm.states import Stage
 from producer.commands import farm as farm_commands
 from producer.commands import following, jobs, login, people, pictures, submitting, tokens
 from producer.commands.terms import JsonOption, friendly_errors, messages, output
@@ -78,6 +79,7 @@ PipelineOption = Annotated[str | None, typer.Option(help="Entry of the catalog t
 class StageChoice(StrEnum):
     """What a worker serves."""
 
+    AUTO = "auto"
     BASE = "base"
     REFINER = "refiner"
     BOTH = "both"
@@ -159,8 +161,13 @@ def producer() -> None:
 @app.command(rich_help_panel=OPERATOR)
 def worker(
     devices: DevicesOption = "auto",
-    stage: Annotated[StageChoice, typer.Option(help="Which half of the rendering to serve.")] = StageChoice.BOTH,
-    pipeline: PipelineOption = None,
+    stage: Annotated[
+        StageChoice,
+        typer.Option(help="Which half of the rendering to serve; auto: the farm decides, as its work changes."),
+    ] = StageChoice.AUTO,
+    pipeline: Annotated[
+        str | None, typer.Option(help="Entry of the catalog to load; auto: the one with the most waiting work.")
+    ] = None,
     tags: Annotated[str | None, typer.Option(help="What jobs can require of it: fast, site=lab ...")] = None,
     hours: Annotated[str | None, typer.Option(help="When it takes work, by this machine's clock: 20:00-07:00.")] = None,
 ) -> None:
@@ -172,17 +179,19 @@ def worker(
         from farm.catalog import Catalog
         from farm.keeper import stop_on_signal
         from farm.parent import exit_with_keeper
-        from farm.states import Stage
         from farm.tags import read_tags
         from worker.devices import parse
         from worker.hours import Hours
-        from worker.supervisor import supervise
+        from worker.supervisor import first_pipeline, supervise
 
         settings = get_settings()
         _set_up_logging(settings)
         exit_with_keeper()
-        entry = Catalog.load(settings.catalog, settings.models_directory).get(pipeline or settings.pipeline)
-        stages = [Stage.BASE, Stage.REFINER] if stage is StageChoice.BOTH else [Stage(stage.value)]
+        catalog = Catalog.load(settings.catalog, settings.models_directory)
+        found = parse(devices)
+        chooses = pipeline == "auto"
+        entry = first_pipeline(catalog, settings, found) if chooses else catalog.get(pipeline or settings.pipeline)
+        flexible = [*(["pipeline"] if chooses else []), *(["stages"] if stage is StageChoice.AUTO else [])]
         said = {"FARM_WORKER_TAGS": tags, "FARM_WORKER_HOURS": hours}
         os.environ.update({name: value for name, value in said.items() if value is not None})
         try:
@@ -190,9 +199,15 @@ def worker(
         except ValueError as error:
             raise ConfigurationError(f"--tags: {error}") from None
         Hours.read(hours or "")
-        keeper = supervise(parse(devices), stages, entry)
+        keeper = supervise(found, _stages(stage), entry, flexible)
         with stop_on_signal(keeper):
             keeper.run()
+
+
+def _stages(choice: StageChoice) -> list[Stage] | None:
+    if choice is StageChoice.AUTO:
+        return None
+    return [*Stage] if choice is StageChoice.BOTH else [Stage(choice.value)]
 
 
 @app.command(rich_help_panel=OPERATOR)
@@ -215,7 +230,6 @@ def tune(
         from dataclasses import asdict
 
         from farm.catalog import Catalog
-        from farm.states import Stage
         from worker.devices import parse
         from worker.supervisor import served_stages
         from worker.tune import tune_devices
@@ -223,7 +237,7 @@ def tune(
         settings = get_settings()
         _set_up_logging(settings)
         entry = Catalog.load(settings.catalog, settings.models_directory).get(pipeline or settings.pipeline)
-        stages = served_stages([*Stage] if stage is StageChoice.BOTH else [Stage(stage.value)], entry)
+        stages = served_stages(_stages(stage) or [*Stage], entry)
         sizes = [_size(text) for text in size or [f"{entry.defaults.width}x{entry.defaults.height}"]]
         with messages.status("measuring") as status:
             tuned = tune_devices(parse(devices), stages, entry, sizes, up_to, status.update)

@@ -55,7 +55,7 @@ def run_up(settings: Settings, devices: str, on_ready: Callable[[str, str, Path]
         _migrate(environment)
         token, link = _let_in(settings, environment["FARM_DATABASE_URL"])
         record_token(url, token)
-        parts = {"producer": [], "worker": ["--devices", devices], "dashboard": []}
+        parts = {"producer": [], "worker": ["--devices", devices, "--stage", "both"], "dashboard": []}
         keeper = Keeper(
             [
                 Child(name, farm_command(name, *options), environment, logs / f"{name}.log")

@@ -13,6 +13,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
 from farm.broker import make_celery
+from farm.catalog import Catalog
 from farm.database import NOTIFY_CHANNEL, open_database
 from farm.errors import StoreError
 from farm.events import forget_old_events
@@ -21,6 +22,7 @@ from farm.storage import open_store
 from producer.dispatch import Dispatcher
 from producer.janitor import forget_old_keys, remove_doomed_objects
 from producer.minutes import forget_old_minutes, record_queues
+from producer.reassign import reassign
 from producer.recovery import recover
 from producer.webhooks import send_deliveries
 
@@ -32,6 +34,7 @@ LEADER_LOCK = 0x6661726D
 ROUND_SECONDS = 0.25
 RECOVERY_SECONDS = 1.0
 STANDBY_SECONDS = 1.0
+REASSIGN_SECONDS = 5.0
 MINUTE_SECONDS = 60.0
 HOUR_SECONDS = 3600.0
 #: Pause between two looks for work that is done beside dispatching, when there is none.
@@ -82,8 +85,10 @@ class Chores:
     """What the leader does beside dispatching, each at its own pace."""
 
     def __init__(self, engine: Engine, celery: Celery, settings: Settings, dispatcher: Dispatcher) -> None:
+        catalog = Catalog.load(settings.catalog, settings.models_directory)
         self._chores: list[tuple[float, Callable[[], object]]] = [
             (RECOVERY_SECONDS, lambda: recover(engine, celery, settings)),
+            (REASSIGN_SECONDS, lambda: reassign(engine, catalog, settings.lease_seconds)),
             (MINUTE_SECONDS, lambda: record_queues(engine, settings.lease_seconds)),
             (HOUR_SECONDS, lambda: forget_old_minutes(engine)),
             (HOUR_SECONDS, lambda: forget_old_keys(engine)),

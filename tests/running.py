@@ -139,7 +139,8 @@ def running_farm(settings: Settings, logs: Path, *workers: list[str]) -> Iterato
         farm.start("producer")
         farm.start("dashboard")
         for options in workers:
-            farm.start("worker", *options)
+            # Unless a test is about it, no worker comes to serve something else.
+            farm.start("worker", *([] if "--stage" in options else ["--stage", "both"]), *options)
         farm.await_dashboard()
         wait_until(lambda: len(farm.workers()) >= len(workers), "the workers")
         yield farm

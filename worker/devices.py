@@ -2,12 +2,15 @@
 
 import logging
 import os
+import platform
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import psutil
 import pynvml
 
+from farm.catalog import Pipeline
 from farm.errors import ConfigurationError
 from farm.settings import Settings
 from farm.tags import read_tags
@@ -17,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One device: ``cuda:N`` by the driver's numbering, or ``cpu``."""
+    """One device: ``cuda:N`` by the driver's numbering, ``mps`` (Apple's GPU), or ``cpu``."""
 
     name: str
 
@@ -33,7 +36,9 @@ class Device:
 
 
 def discover() -> list[Device]:
-    """All CUDA devices, or the CPU where there are none."""
+    """All CUDA devices, or an Apple computer's GPU, or the CPU where there are none."""
+    if (platform.system(), platform.machine()) == ("Darwin", "arm64"):
+        return [Device("mps")]
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
@@ -46,6 +51,25 @@ def discover() -> list[Device]:
     return [Device(f"cuda:{number}") for number in range(count)] or [Device("cpu")]
 
 
+def memory_of(device: Device) -> int | None:
+    """Bytes of memory of a device, or of the machine where it has none of its own; None if the driver does not tell."""
+    if not device.name.startswith("cuda:"):
+        return int(psutil.virtual_memory().total)
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(int(device.name.removeprefix("cuda:")))
+        return int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+    except pynvml.NVMLError as error:
+        logger.warning("the driver does not tell the memory of %s: %s", device.name, error)
+        return None
+
+
+def fits(entry: Pipeline, device: Device) -> bool:
+    """Whether a pipeline fits a device, as far as its catalog entry says what it needs."""
+    memory = memory_of(device)
+    return entry.vram is None or memory is None or memory >= entry.vram * 2**30
+
+
 def one_of_each_kind(devices: Sequence[Device]) -> list[Device]:
     """The first device of each name that the driver tells."""
     kinds: dict[str, Device] = {}
@@ -55,7 +79,7 @@ def one_of_each_kind(devices: Sequence[Device]) -> list[Device]:
 
 
 def _kind(device: Device) -> str:
-    if device.name == "cpu":
+    if not device.name.startswith("cuda:"):
         return device.name
     try:
         pynvml.nvmlInit()
@@ -67,13 +91,13 @@ def _kind(device: Device) -> str:
 
 
 def parse(text: str) -> list[Device]:
-    """Devices of ``auto``, ``cpu``, ``cpu,cpu`` or ``cuda:0,cuda:1``; raises ConfigurationError."""
+    """Devices of ``auto``, ``cpu``, ``cpu,cpu``, ``mps`` or ``cuda:0,cuda:1``; raises ConfigurationError."""
     if text.strip() == "auto":
         return discover()
     devices = []
     for name in (part.strip() for part in text.split(",")):
         number = name.removeprefix("cuda:")
-        if name != "cpu" and (number == name or not number.isdigit()):
+        if name not in ("cpu", "mps") and (number == name or not number.isdigit()):
             raise ConfigurationError(f"{name!r} is no device; write auto, cpu, cuda:0 or a list such as cuda:0,cuda:1")
         devices.append(Device(name))
     return devices
@@ -87,13 +111,8 @@ def cpu_threads(cpu_workers: int) -> int:
 def tags_of(device: Device, settings: Settings) -> list[str]:
     """Tags of a device's worker: the machine's, and what can be told of the device (``vram`` in GiB, rounded)."""
     tags = {*read_tags(settings.worker_tags), f"host={hostname()}", f"device={device.name.partition(':')[0]}"}
-    if device.name.startswith("cuda:"):
-        try:
-            pynvml.nvmlInit()
-            handle = pynvml.nvmlDeviceGetHandleByIndex(int(device.name.removeprefix("cuda:")))
-            tags.add(f"vram={round(pynvml.nvmlDeviceGetMemoryInfo(handle).total / 2**30)}")
-        except pynvml.NVMLError as error:
-            logger.warning("%s has no tag vram, the driver does not tell its memory: %s", device.name, error)
+    if device.name.startswith("cuda:") and (memory := memory_of(device)) is not None:
+        tags.add(f"vram={round(memory / 2**30)}")
     return sorted(tags)
 
 

@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import secrets
+import time
 import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -33,7 +34,8 @@ from farm.states import Stage
 from farm.storage import open_store
 from farm.tags import satisfies
 from farm.transitions import dismiss_worker, register_worker
-from worker.devices import Device, hostname, tags_of
+from worker.change import Change, listen_to_signals
+from worker.devices import Device, fits, hostname, tags_of
 from worker.draining import Tap
 from worker.hours import Hours
 from worker.inputs import InputCache
@@ -49,7 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", required=True, type=Device)
     parser.add_argument("--stages", required=True, type=_stages)
     parser.add_argument("--pipeline", required=True)
+    parser.add_argument("--flexible", default="")
     options = parser.parse_args(arguments)
+    began = time.monotonic()
+    listen_to_signals()
     exit_with_keeper()
     settings = get_settings()
     set_up_logging(settings)
@@ -109,12 +114,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return [queue_name(entry.name, stage, requires) for stage in stages for requires in served]
 
     tap = Tap(app, queues_for)
+    change = Change(entry.name, stages)
 
     def read_vitals() -> Vitals:
         return replace(gauge.read(), resting=not hours.include(datetime.now()))
 
     def follow(answer: Answer) -> None:
-        tap.follow(answer.draining or not hours.include(datetime.now()), answer.requirements)
+        leaves = change.follow(answer.wanted)
+        tap.follow(leaves or answer.draining or not hours.include(datetime.now()), answer.requirements)
 
     keeper = LeaseKeeper(engine, settings, worker_id, read_vitals, follow)
     register_tasks(
@@ -147,6 +154,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             pipeline=entry.name,
             stages=[stage.value for stage in stages],
             tags=tags,
+            flexible=[part for part in options.flexible.split(",") if part],
+            could_serve=[one.name for one in catalog if fits(one, options.device)],
+            load_seconds=time.monotonic() - began,
             resting=not hours.include(datetime.now()),
             batch_sizes=write_measured(tuning.measured()) or None,
             restarts=int(os.environ.get(RESTARTS_VARIABLE, "0")),
@@ -169,6 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         keeper.stop()
         dismiss_worker(engine, worker_id)
         engine.dispose()
+    change.execute(["--device", options.device.name, "--flexible", options.flexible])
 
 
 def _stages(text: str) -> frozenset[Stage]:

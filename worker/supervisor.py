@@ -5,13 +5,17 @@ A killed worker's leases run out and its batches go back in line.
 
 import os
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 
-from farm.catalog import Pipeline
+from farm.catalog import Catalog, Pipeline
+from farm.database import open_database
 from farm.errors import ConfigurationError
 from farm.keeper import Child, Keeper
+from farm.queues import count_queues
+from farm.settings import Settings
 from farm.states import Stage
-from worker.devices import Device, cpu_threads
+from worker.devices import Device, cpu_threads, fits
 
 #: glibc's allocator gives tensors back to the system after every operation and fetches them anew, page by page:
 #: told to keep its memory, a CPU worker renders about a tenth faster. Other C libraries ignore this.
@@ -23,14 +27,51 @@ KEEP_MEMORY = {
 }
 
 
-def supervise(devices: Sequence[Device], stages: Sequence[Stage], entry: Pipeline) -> Keeper:
+#: Until measurements tell better: of a machine's devices so many in a hundred begin with the refiner.
+REFINERS_PERCENT = 20
+
+
+def supervise(
+    devices: Sequence[Device], stages: Sequence[Stage] | None, entry: Pipeline, flexible: Collection[str] = ()
+) -> Keeper:
     """A keeper of one worker process per device, each serving those of ``stages`` that the pipeline has.
 
-    Raises ConfigurationError when it has none of them.
+    Without ``stages`` one device serves both, several are split between them. ``flexible`` is what the leading
+    producer may change later: ``stages``, ``pipeline``. Raises ConfigurationError when there is no such stage.
     """
-    served = served_stages(stages, entry)
     on_cpu = sum(device.name == "cpu" for device in devices)
-    return Keeper([_child(device, on_cpu, served, entry.name) for device in devices])
+    shares = [served_stages(stages, entry)] * len(devices) if stages is not None else first_split(len(devices), entry)
+    return Keeper(
+        [_child(device, on_cpu, served, entry.name, flexible) for device, served in zip(devices, shares, strict=True)]
+    )
+
+
+def first_pipeline(catalog: Catalog, settings: Settings, devices: Sequence[Device]) -> Pipeline:
+    """The entry for which the most batches wait, of those that fit all devices; without any the setting's."""
+    engine = open_database(settings)
+    try:
+        with engine.connect() as connection:
+            queues = count_queues(connection)
+    finally:
+        engine.dispose()
+    waiting: Counter[str] = Counter()
+    for queue in queues:
+        waiting[queue.pipeline] += queue.waiting
+    fitting = {entry.name: entry for entry in catalog if all(fits(entry, device) for device in devices)}
+    for name, _ in waiting.most_common():
+        if name in fitting:
+            return fitting[name]
+    return catalog.get(settings.pipeline)
+
+
+def first_split(devices: int, entry: Pipeline) -> list[list[Stage]]:
+    """The stages that each of a machine's devices begins with."""
+    if entry.refiner is None:
+        return [[Stage.BASE]] * devices
+    if devices == 1:
+        return [[Stage.BASE, Stage.REFINER]]
+    refiners = max(1, round(devices * REFINERS_PERCENT / 100))
+    return [[Stage.BASE]] * (devices - refiners) + [[Stage.REFINER]] * refiners
 
 
 def served_stages(stages: Sequence[Stage], entry: Pipeline) -> list[Stage]:
@@ -52,11 +93,12 @@ def environment_of(device: Device, on_cpu: int) -> dict[str, str]:
     return environment
 
 
-def _child(device: Device, on_cpu: int, stages: Sequence[Stage], pipeline: str) -> Child:
+def _child(device: Device, on_cpu: int, stages: Sequence[Stage], pipeline: str, flexible: Collection[str]) -> Child:
     command = [
         *(sys.executable, "-m", "worker.process"),
         *("--device", device.name),
         *("--stages", ",".join(stages)),
         *("--pipeline", pipeline),
+        *(("--flexible", ",".join(sorted(flexible))) if flexible else ()),
     ]
     return Child(f"worker on {device.name}", command, environment_of(device, on_cpu))
