@@ -49,7 +49,13 @@ FULL: dict[str, Any] = {
     },
     "workers": [
         {"name": "base", "stage": "base", "pipeline": "studio xl", "gpus": 2, "autoscale": {"max": 8, "seconds": 300}},
-        {"name": "refiner", "stage": "refiner", "gpus": 1, "autoscale": {"min": 1, "max": 4}, "runtimeClassName": "nvidia"},
+        {
+            "name": "refiner",
+            "stage": "refiner",
+            "gpus": 1,
+            "autoscale": {"min": 1, "max": 4},
+            "runtimeClassName": "nvidia",
+        },
         {
             "name": "cpu",
             "stage": "both",
@@ -63,7 +69,7 @@ FULL: dict[str, Any] = {
     "models": {"create": True, "storageClassName": "shared"},
     "keda": {"enabled": True},
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-}  # fmt: skip
+}
 
 Document = dict[str, Any]
 Render = Callable[[dict[str, Any]], list[Document]]
@@ -142,15 +148,28 @@ def test_kubernetes_takes_what_it_renders(plain: list[Document], full: list[Docu
     # What KEDA and Prometheus' operator bring is not Kubernetes' own.
     own = [document for document in [*plain, *full] if not document["apiVersion"].startswith(("keda.", "monitoring."))]
     assert {document["kind"] for document in own} == {
-        "ConfigMap", "Deployment", "Ingress", "Job", "PersistentVolumeClaim", "PodDisruptionBudget", "Secret", "Service",
-    }  # fmt: skip
+        "ConfigMap",
+        "Deployment",
+        "Ingress",
+        "Job",
+        "PersistentVolumeClaim",
+        "PodDisruptionBudget",
+        "Secret",
+        "Service",
+    }
     for document in own:
         kubernetes_validate.validate(document, version, strict=True)
 
 
 def test_all_parts_are_there(plain: list[Document], full: list[Document]) -> None:
     assert of_kind(plain, "Deployment").keys() == {"producer", "dashboard", "worker-gpu"}
-    assert of_kind(full, "Deployment").keys() == {"producer", "dashboard", "worker-base", "worker-refiner", "worker-cpu"}  # fmt: skip
+    assert of_kind(full, "Deployment").keys() == {
+        "producer",
+        "dashboard",
+        "worker-base",
+        "worker-refiner",
+        "worker-cpu",
+    }
     assert of_kind(plain, "Deployment")["producer"]["spec"]["replicas"] == 2
     names = [(document["kind"], document["metadata"]["name"]) for document in full]
     assert len(names) == len(set(names))
@@ -193,7 +212,9 @@ def test_the_secret_holds_what_is_asked_of_it(plain: list[Document], full: list[
                     assert reference.get("optional", False) == variable["name"].startswith("AWS_")
     assert not of_kind(full, "Secret")
     # Workers have no business with the administrator's password.
-    assert [name for name, container in containers(plain) if "ADMIN_PASSWORD" in environment(container)] == ["administrator"]  # fmt: skip
+    assert [name for name, container in containers(plain) if "ADMIN_PASSWORD" in environment(container)] == [
+        "administrator"
+    ]
 
 
 def test_the_tables_are_there_before_all_else(plain: list[Document]) -> None:
@@ -267,7 +288,10 @@ def test_who_is_selected_is_there_and_no_other(full: list[Document]) -> None:
     (service,) = of_kind(full, "Service").values()
     assert selected(service["spec"]["selector"]) == ["dashboard"]
     (rule,) = of_kind(full, "Ingress")[""]["spec"]["rules"]
-    assert rule["http"]["paths"][0]["backend"]["service"] == {"name": service["metadata"]["name"], "port": {"name": "http"}}  # fmt: skip
+    assert rule["http"]["paths"][0]["backend"]["service"] == {
+        "name": service["metadata"]["name"],
+        "port": {"name": "http"},
+    }
     monitor = of_kind(full, "ServiceMonitor")[""]
     assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     assert monitor["spec"]["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
