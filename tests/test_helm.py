@@ -242,6 +242,8 @@ def test_pods_may_do_little(plain: list[Document], full: list[Document]) -> None
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     for pod in [*pods(plain).values(), *pods(full).values()]:
         assert pod["automountServiceAccountToken"] is False
+        assert pod["enableServiceLinks"] is False
+        assert pod["shareProcessNamespace"] is True
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert f"--uid {pod['securityContext']['runAsUser']} " in dockerfile
     for name, container in [*containers(plain), *containers(full)]:

@@ -89,7 +89,10 @@ checksum/secret: {{ .Values.secret | toJson | sha256sum }}
 {{- define "sdxl-farm.pod" -}}
 serviceAccountName: {{ .Values.serviceAccountName }}
 automountServiceAccountToken: false
+# These would be variables such as FARM_PORT.
 enableServiceLinks: false
+# The first process of a container would not hear SIGTERM until it has started; so it is not the first.
+shareProcessNamespace: true
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets: {{ toJson . }}
 {{- end }}
