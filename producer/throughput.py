@@ -6,6 +6,7 @@ from datetime import timedelta
 from sqlalchemy import Connection, Engine, func, select, true
 
 from farm.models import Batch, Job, RenderMinute, Worker
+from farm.queues import waits_for_no_job
 from farm.spec import SharedParameters
 from farm.states import BatchState, Stage
 from farm.workers import takes_batches
@@ -57,7 +58,7 @@ def unfinished_work(connection: Connection, pipeline: str) -> dict[int, dict[Sta
                 "images"
             ),
         )
-        .where(Job.finished_at.is_(None), Job.paused_at.is_(None), Job.pipeline == pipeline)
+        .where(Job.finished_at.is_(None), Job.paused_at.is_(None), Job.pipeline == pipeline, waits_for_no_job())
         .order_by(Job.id)
         .limit(SAMPLED_JOBS)
         .subquery("unfinished")

@@ -3,8 +3,9 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, func, select
 
+from farm.models import Job
 from farm.queues import count_queues
 from farm.states import Stage
 from producer.autoscale import Due, devices_wanted
@@ -53,14 +54,22 @@ def _work_due(
 ) -> list[Due] | None:
     """What each job still takes of a device, and when it is due; None when a stage was not measured.
 
-    This is where deadlines are read. No job has one of its own: each is due in the target time.
+    A job without a deadline is due in the target time; one with a deadline then, if that is earlier.
     """
     seconds_per_unit = measured(connection, pipeline)
+    of_jobs = unfinished_work(connection, pipeline)
+    until = func.extract("epoch", Job.deadline - func.now())
+    deadlines = {
+        job_id: float(seconds)
+        for job_id, seconds in connection.execute(
+            select(Job.id, until).where(Job.id.in_(of_jobs), Job.deadline.is_not(None))
+        )
+    }
     due = []
-    for work in unfinished_work(connection, pipeline).values():
+    for job_id, work in of_jobs.items():
         needed = {stage: units for stage, units in work.items() if units and stage in stages}
         if not needed.keys() <= seconds_per_unit.keys():
             return None
         device_seconds = sum(units * seconds_per_unit[stage] for stage, units in needed.items())
-        due.append(Due(device_seconds, target_seconds))
+        due.append(Due(device_seconds, min(deadlines.get(job_id, target_seconds), target_seconds)))
     return due

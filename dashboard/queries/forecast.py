@@ -22,10 +22,12 @@ class Forecast:
 def forecast(engine: Engine, view: JobView, lease_seconds: float) -> Forecast | None:
     """By what the job did so far; before its first picture by what the farm measured, behind all that waits.
 
-    None when it has ended, or nobody can tell: it is paused, nothing was measured, or nobody is there to render.
+    None when it has ended, or nobody can tell: it is paused, or waits for another job's end, nothing was measured, or
+    nobody is there to render.
     """
     job = view.job
-    if job.finished_at is not None or job.paused_at is not None:
+    waits = job.after_job_id is not None and job.started_at is None
+    if job.finished_at is not None or job.paused_at is not None or waits:
         return None
     left = view.seconds_left
     if left is None:

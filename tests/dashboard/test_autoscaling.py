@@ -1,6 +1,6 @@
 """What an autoscaler is told of a farm in each state."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -110,3 +110,15 @@ def test_what_is_asked_for_must_exist(client: FlaskClient) -> None:
     assert client.get("/api/v1/autoscaling?pipeline=unknown").status_code == 404
     for query in ("stage=decoder", "seconds=0", "seconds=soon"):
         assert client.get(f"/api/v1/autoscaling?{query}").status_code == 422, query
+
+
+def test_what_is_due_earlier_takes_more_devices(client: FlaskClient, farm, engine: Engine) -> None:
+    measure(engine, {Stage.BASE: 30})
+    submit(farm, 80, batch_size=1, refiner_split=None)
+    assert ask(client)["devices"] == 4, "2,400 seconds of work in 600"
+    soon = (datetime.now(UTC) + timedelta(seconds=300)).isoformat()
+    submit(farm, 80, batch_size=1, refiner_split=None, deadline=soon)
+    assert ask(client)["devices"] == 9, "that of the one in 300 seconds, and a little more by now"
+    far = (datetime.now(UTC) + timedelta(days=30)).isoformat()
+    submit(farm, 80, batch_size=1, refiner_split=None, deadline=far)
+    assert ask(client)["devices"] == 12, "nothing takes longer than the target"
