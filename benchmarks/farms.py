@@ -21,10 +21,23 @@ STOP_SECONDS = 120
 
 
 @contextmanager
-def farm_up(data: Path, devices: str = "cpu", pipeline: str = "tiny", **environment: str) -> Iterator[str]:
+def farm_up(
+    data: Path, devices: str = "cpu", pipeline: str = "tiny", stage: str = "both", **environment: str
+) -> Iterator[str]:
     """The address of a farm whose worker is ready; it ends with the context."""
     url = f"http://127.0.0.1:{free_port()}"
-    options = ["--data", str(data), "--port", url.rpartition(":")[2], "--devices", devices, "--pipeline", pipeline]
+    options = [
+        "--data",
+        str(data),
+        "--port",
+        url.rpartition(":")[2],
+        "--devices",
+        devices,
+        "--pipeline",
+        pipeline,
+        "--stage",
+        stage,
+    ]
     process = subprocess.Popen(
         [sys.executable, "-m", "farm.cli", "up", *options], stdout=subprocess.DEVNULL, env=os.environ | environment
     )

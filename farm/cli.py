@@ -105,6 +105,9 @@ def up(
     pipeline: Annotated[
         str | None, typer.Option(help="Entry of the catalog.  [default: sdxl-1.0 on GPUs, tiny on a CPU]")
     ] = None,
+    stage: Annotated[
+        StageChoice, typer.Option(help="What each device serves; auto splits them between base and refiner.")
+    ] = StageChoice.BOTH,
 ) -> None:
     """Start all parts of a farm on this machine, in the foreground.
 
@@ -136,7 +139,7 @@ def up(
             )
 
         _set_up_logging(settings)
-        run_up(settings, names, on_ready)
+        run_up(settings, names, on_ready, stage.value)
 
 
 @app.command(rich_help_panel=OPERATOR)

@@ -28,7 +28,7 @@ POLL_SECONDS = 0.1
 TOKEN_NAME = "farm up"  # noqa: S105
 
 
-def run_up(settings: Settings, devices: str, on_ready: Callable[[str, str, Path], None]) -> None:
+def run_up(settings: Settings, devices: str, on_ready: Callable[[str, str, Path], None], stage: str = "both") -> None:
     """Start services (unless configured), migrations, producer, worker and dashboard; return when stopped.
 
     ``on_ready`` is called with the dashboard's address, a link that logs its reader in once, and the log directory as
@@ -55,7 +55,7 @@ def run_up(settings: Settings, devices: str, on_ready: Callable[[str, str, Path]
         _migrate(environment)
         token, link = _let_in(settings, environment["FARM_DATABASE_URL"])
         record_token(url, token)
-        parts = {"producer": [], "worker": ["--devices", devices, "--stage", "both"], "dashboard": []}
+        parts = {"producer": [], "worker": ["--devices", devices, "--stage", stage], "dashboard": []}
         keeper = Keeper(
             [
                 Child(name, farm_command(name, *options), environment, logs / f"{name}.log")
