@@ -8,7 +8,7 @@ from farm.states import Stage
 
 def hints(queue: QueueView, queues: Sequence[QueueView], say: Callable[[float], str]) -> list[str]:
     """What holds the queue up, with the remedy where there is one; empty when nothing does. ``say`` tells durations."""
-    return [*_of_workers(queue, say), *_of_jobs(queue, queues)]
+    return [*_of_workers(queue, say), *_of_tags(queue), *_of_jobs(queue, queues)]
 
 
 def _of_workers(queue: QueueView, say: Callable[[float], str]) -> Iterator[str]:
@@ -27,6 +27,13 @@ def _of_workers(queue: QueueView, say: Callable[[float], str]) -> Iterator[str]:
         busy = "The only worker is busy" if queue.workers == 1 else f"All {queue.workers} workers are busy"
         left = queue.seconds_to_empty
         yield f"{busy}; {say(left)} of work is waiting." if left else f"{busy}."
+
+
+def _of_tags(queue: QueueView) -> Iterator[str]:
+    # Without workers at all another hint says so.
+    if queue.workers or queue.drained:
+        for requirement in queue.unmet:
+            yield f"No worker has what jobs require: {requirement}. Start one that does, or cancel these jobs."
 
 
 def _of_jobs(queue: QueueView, queues: Sequence[QueueView]) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """What pages and API show of queues: how much waits, for whom, and for how long."""
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +12,7 @@ from dashboard.queries.workers import LATELY
 from farm.models import Batch, Image, Job, RenderMinute, Worker
 from farm.queues import QueueCount, count_queues
 from farm.states import BatchState, JobState, Stage
+from farm.tags import satisfies
 
 #: In the order of the work.
 _STAGES = (Stage.BASE, Stage.REFINER)
@@ -41,6 +42,8 @@ class QueueView:
     """Unfinished jobs of the pipeline that are paused."""
     held_jobs: int
     """Unfinished jobs of the pipeline whose test run holds back the rest."""
+    unmet: tuple[str, ...] = ()
+    """What unfinished jobs require of a worker, where no live worker of this queue has it."""
 
     @property
     def name(self) -> str:
@@ -71,12 +74,13 @@ class _Jobs:
 
 
 def list_queues(engine: Engine, lease_seconds: float) -> list[QueueView]:
-    """All queues that have work or a live worker, in five queries."""
+    """All queues that have work or a live worker, in six queries."""
     with engine.connect() as connection:
         counts = {(queue.pipeline, queue.stage): queue for queue in count_queues(connection)}
         workers = _workers(connection, lease_seconds)
         active = _active_images(connection)
         jobs = _jobs(connection)
+        required = _required(connection)
         costs = _costs(connection)
     served = {(row.pipeline, Stage(stage)) for row in workers for stage in row.stages}
     pipelines = {pipeline for pipeline, _ in counts.keys() | served} | jobs.keys()
@@ -88,7 +92,10 @@ def list_queues(engine: Engine, lease_seconds: float) -> list[QueueView]:
             count = counts.get(key)
             if count is None and key not in served and not (stage is Stage.BASE and (of_jobs.paused or of_jobs.held)):
                 continue
-            views.append(_view(key, count, [row for row in workers if _serves(row, *key)], active, of_jobs, costs))
+            serving = [row for row in workers if _serves(row, *key)]
+            view = _view(key, count, serving, active, of_jobs, costs)
+            unmet = [one for one in required[pipeline] if not any(satisfies(row.tags, one) for row in serving)]
+            views.append(replace(view, unmet=tuple(sorted(unmet))))
     return views
 
 
@@ -132,9 +139,9 @@ def _serves(worker: Any, pipeline: str, stage: Stage) -> bool:
 def _workers(connection: Connection, lease_seconds: float) -> Sequence[Any]:
     busy = select(Batch.id).where(Batch.state == BatchState.RUNNING, Batch.worker_id == Worker.id).exists()
     return connection.execute(
-        select(Worker.pipeline, Worker.stages, Worker.draining_at, Worker.resting, busy.label("busy")).where(
-            Worker.stopped_at.is_(None), Worker.heartbeat_at > func.now() - timedelta(seconds=lease_seconds)
-        )
+        select(
+            Worker.pipeline, Worker.stages, Worker.tags, Worker.draining_at, Worker.resting, busy.label("busy")
+        ).where(Worker.stopped_at.is_(None), Worker.heartbeat_at > func.now() - timedelta(seconds=lease_seconds))
     ).all()
 
 
@@ -169,6 +176,17 @@ def _jobs(connection: Connection) -> dict[str, _Jobs]:
         .group_by(Job.pipeline)
     )
     return {pipeline: _Jobs(*numbers) for pipeline, *numbers in rows}
+
+
+def _required(connection: Connection) -> Mapping[str, set[str]]:
+    """Per pipeline, what its unfinished jobs require of workers."""
+    required: dict[str, set[str]] = defaultdict(set)
+    rows = connection.execute(
+        select(Job.pipeline, Job.requires).where(Job.finished_at.is_(None), Job.requires != "").distinct()
+    )
+    for pipeline, requires in rows:
+        required[pipeline].add(requires)
+    return required
 
 
 def _costs(connection: Connection) -> dict[tuple[str, Stage], float]:

@@ -72,3 +72,12 @@ def test_shares_are_set_and_taken_back(client: FlaskClient, engine: Engine) -> N
     client.put("/api/v1/shares/ana", json={"weight": 1})
     assert client.get("/api/v1/shares").get_json() == {"shares": [{"owner": "bob", "weight": 0.5}]}
     assert client.put("/api/v1/shares/ana", json={"weight": 0}).status_code == 422
+
+
+def test_what_no_worker_has_is_said(client: FlaskClient, farm, engine: Engine) -> None:
+    farm.add_worker("w", stages=["base", "refiner"], tags=["site=lab", "vram=8"])
+    submit(engine, 1, requires="vram>=24")
+    submit(engine, 1, requires="site=lab")
+    hints = {queue["name"]: queue["hints"] for queue in client.get("/api/v1/queues").get_json()["queues"]}
+    said = "No worker has what jobs require: vram>=24. Start one that does, or cancel these jobs."
+    assert hints["tiny.base"] == [said]
