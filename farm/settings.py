@@ -103,6 +103,9 @@ class Settings(BaseSettings):
         default=2, ge=1, description="Failed attempts after which a batch is split, or its single image given up."
     )
     log_level: str = Field(default="INFO", description="Least severe level that is logged.")
+    metrics_public: bool = Field(
+        default=False, description="Whether everybody may read /metrics; otherwise it takes a viewer's API token."
+    )
 
     @model_validator(mode="after")
     def _heartbeat_renews_the_lease(self) -> Self:

@@ -13,21 +13,19 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
 from farm.broker import make_celery
-from farm.database import NOTIFY_CHANNEL, open_database
+from farm.database import LEADER_LOCK, NOTIFY_CHANNEL, open_database
 from farm.errors import StoreError
 from farm.events import forget_old_events
 from farm.settings import Settings
 from farm.storage import open_store
 from producer.dispatch import dispatch
 from producer.janitor import forget_old_keys, remove_doomed_objects
-from producer.minutes import forget_old_minutes, record_queues
+from producer.minutes import add_up_minutes, forget_old_minutes, record_queues
 from producer.recovery import recover
 from producer.webhooks import send_deliveries
 
 logger = logging.getLogger(__name__)
 
-#: Key of the advisory lock that makes a leader ("farm" in ASCII).
-LEADER_LOCK = 0x6661726D
 #: Pause between two rounds when nobody rings; a submission rings at once.
 ROUND_SECONDS = 0.25
 RECOVERY_SECONDS = 1.0
@@ -85,6 +83,8 @@ class Chores:
         self._chores: list[tuple[float, Callable[[], object]]] = [
             (RECOVERY_SECONDS, lambda: recover(engine, celery, settings)),
             (MINUTE_SECONDS, lambda: record_queues(engine, settings.lease_seconds)),
+            # In this order: what is forgotten was added up.
+            (HOUR_SECONDS, lambda: add_up_minutes(engine)),
             (HOUR_SECONDS, lambda: forget_old_minutes(engine)),
             (HOUR_SECONDS, lambda: forget_old_keys(engine)),
             (HOUR_SECONDS, lambda: forget_old_events(engine)),

@@ -12,6 +12,7 @@ from farm.models.rendering import (
     Preset,
     QueueMinute,
     RenderMinute,
+    RenderTotal,
     WordList,
     Worker,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "Preset",
     "QueueMinute",
     "RenderMinute",
+    "RenderTotal",
     "Secret",
     "TokenDay",
     "User",
