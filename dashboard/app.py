@@ -11,6 +11,7 @@ from dashboard.context import EXTENSION, Context
 from dashboard.errors import register_errors
 from dashboard.news import News
 from dashboard.pages import register_pages
+from dashboard.prometheus import register_prometheus
 from dashboard.security import register_security
 from farm.catalog import Catalog
 from farm.database import open_database
@@ -50,5 +51,6 @@ def create_app(settings: Settings) -> Flask:
     register_api(app)
     register_compatible(app)
     register_pages(app)
+    register_prometheus(app, settings)
     register_errors(app)
     return app

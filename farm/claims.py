@@ -78,11 +78,19 @@ class Wish(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """How a worker's device is. Memory in bytes, utilisation as a share from 0 to 1; None where nobody can tell."""
+    """How a worker's device is. Memory in bytes, utilisation as a share from 0 to 1; None where nobody can tell.
+
+    The names are those of the columns of ``farm.models.Worker``.
+    """
 
     memory_used: int | None = None
     memory_total: int | None = None
     utilisation: float | None = None
+    temperature_celsius: float | None = None
+    power_watts: float | None = None
+    ecc_errors: int | None = None
+    xid_errors: int | None = None
+    last_xid: int | None = None
     resting: bool = False
     """Whether the worker takes no batch at this time of the day."""
 

@@ -14,9 +14,10 @@ from farm.settings import Settings
 NOTIFY_CHANNEL = "farm_jobs"
 #: Channel on which all who wait for a job hear that something happened to it; the payload is its number.
 NEWS_CHANNEL = "farm_news"
-
 #: Channel on which senders of webhooks hear that there is something to deliver.
 DELIVERIES_CHANNEL = "farm_deliveries"
+#: Key of the advisory lock that makes a producer the leader ("farm" in ASCII).
+LEADER_LOCK = 0x6661726D
 
 
 def open_database(settings: Settings, pool_size: int = 5) -> Engine:

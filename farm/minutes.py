@@ -5,17 +5,30 @@ transactions can wait for each other's minutes.
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func
+from sqlalchemy import Connection, Engine, func, select, text
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.sql.elements import ColumnElement
 
 from farm import schedule
-from farm.models import RenderMinute
+from farm.models import RenderMinute, RenderTotal
 from farm.spec import SharedParameters
 from farm.states import Stage
 
-_COUNTS = ("batches", "images", "pictures", "seconds", "megapixel_steps", "failures")
+#: What is counted, in minutes and in totals alike.
+COUNTS = (
+    "batches",
+    "images",
+    "pictures",
+    "seconds",
+    "megapixel_steps",
+    "failures",
+    "retries",
+    "expiries",
+    "empty_claims",
+)
 
 
 def stage_steps(shared: SharedParameters, stage: Stage) -> int:
@@ -67,9 +80,23 @@ def note_stage(
     )
 
 
-def note_failure(connection: Connection, worker_id: str | None, pipeline: str, stage: Stage) -> None:
-    """Count a failed attempt for the worker that held it."""
-    _add(connection, worker_id, pipeline, stage, failures=1)
+def note_failure(
+    connection: Connection, worker_id: str | None, pipeline: str, stage: Stage, *, retried: bool, expired: bool
+) -> None:
+    """Count a failed attempt for the worker that held it; ``expired`` when its lease ran out."""
+    _add(connection, worker_id, pipeline, stage, failures=1, retries=int(retried), expiries=int(expired))
+
+
+def note_empty_claim(engine: Engine, worker_id: str, pipeline: str, stage: Stage) -> None:
+    """Count a message that found nothing to claim: no transaction of a batch ended with it."""
+    with engine.begin() as connection:
+        _add(connection, worker_id, pipeline, stage, empty_claims=1)
+
+
+def totals_until() -> ColumnElement[datetime]:
+    """Up to when minutes are in the totals (``RenderTotal``); those from then on must be added to them."""
+    latest = select(func.max(RenderTotal.until)).scalar_subquery()
+    return func.coalesce(latest, text("'-infinity'::timestamptz"))
 
 
 def _add(connection: Connection, worker_id: str | None, pipeline: str, stage: Stage, **counts: float) -> None:
@@ -85,6 +112,6 @@ def _add(connection: Connection, worker_id: str | None, pipeline: str, stage: St
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=["minute", "worker_id", "pipeline", "stage"],
-            set_={name: columns[name] + statement.excluded[name] for name in _COUNTS if name in counts},
+            set_={name: columns[name] + statement.excluded[name] for name in COUNTS if name in counts},
         )
     )

@@ -117,6 +117,9 @@ class Settings(BaseSettings):
         description="Time in which the devices that autoscalers are told of would do what waits.",
     )
     log_level: str = Field(default="INFO", description="Least severe level that is logged.")
+    metrics_public: bool = Field(
+        default=False, description="Whether everybody may read /metrics; otherwise it takes a viewer's API token."
+    )
 
     @model_validator(mode="after")
     def _heartbeat_renews_the_lease(self) -> Self:

@@ -227,13 +227,20 @@ def finish_batch(
 
 
 def fail_attempt(
-    engine: Engine, batch_id: int, attempt: int, error: str, max_failures: int, *, latents_lost: bool = False
+    engine: Engine,
+    batch_id: int,
+    attempt: int,
+    error: str,
+    max_failures: int,
+    *,
+    latents_lost: bool = False,
+    lease_expired: bool = False,
 ) -> FailureOutcome:
     """running -> ready, split or failed: an attempt failed, by an error or by a lease that ran out.
 
     The batch is tried again, a little later each time, until it has failed ``max_failures`` times. Then, to find
     the one image that cannot be rendered, it is split in two; a batch of a single image is given up.
-    With ``latents_lost`` the next attempt starts over at the base.
+    With ``latents_lost`` the next attempt starts over at the base; ``lease_expired`` is counted apart.
     """
     guard = and_(Batch.id == batch_id, Batch.attempt == attempt, Batch.state == BatchState.RUNNING)
     with engine.begin() as connection:
@@ -279,7 +286,14 @@ def fail_attempt(
             ended_job = _roll_up(connection, job_id, failed=len(indices))
             news = [Announcement(Kind.IMAGE_FAILED, index, {"error": error}) for index in indices]
             announce(connection, job_id, *news, *ended_job)
-        note_failure(connection, batch.worker_id, batch.parameters["pipeline"], batch.stage)
+        note_failure(
+            connection,
+            batch.worker_id,
+            batch.parameters["pipeline"],
+            batch.stage,
+            retried=outcome is FailureOutcome.RETRY,
+            expired=lease_expired,
+        )
     return outcome
 
 

@@ -14,22 +14,20 @@ from sqlalchemy.exc import OperationalError
 
 from farm.broker import make_celery
 from farm.catalog import Catalog
-from farm.database import NOTIFY_CHANNEL, open_database
+from farm.database import LEADER_LOCK, NOTIFY_CHANNEL, open_database
 from farm.errors import StoreError
 from farm.events import forget_old_events
 from farm.settings import Settings
 from farm.storage import open_store
 from producer.dispatch import Dispatcher
 from producer.janitor import forget_old_keys, remove_doomed_objects
-from producer.minutes import forget_old_minutes, record_queues
+from producer.minutes import add_up_minutes, forget_old_minutes, record_queues
 from producer.reassign import reassign
 from producer.recovery import recover
 from producer.webhooks import send_deliveries
 
 logger = logging.getLogger(__name__)
 
-#: Key of the advisory lock that makes a leader ("farm" in ASCII).
-LEADER_LOCK = 0x6661726D
 #: Pause between two rounds when nobody rings; a submission rings at once.
 ROUND_SECONDS = 0.25
 RECOVERY_SECONDS = 1.0
@@ -90,6 +88,8 @@ class Chores:
             (RECOVERY_SECONDS, lambda: recover(engine, celery, settings)),
             (REASSIGN_SECONDS, lambda: reassign(engine, catalog, settings.lease_seconds)),
             (MINUTE_SECONDS, lambda: record_queues(engine, settings.lease_seconds)),
+            # In this order: what is forgotten was added up.
+            (HOUR_SECONDS, lambda: add_up_minutes(engine)),
             (HOUR_SECONDS, lambda: forget_old_minutes(engine)),
             (HOUR_SECONDS, lambda: forget_old_keys(engine)),
             (HOUR_SECONDS, lambda: forget_old_events(engine)),

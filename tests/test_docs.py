@@ -44,7 +44,7 @@ def test_every_field_of_the_catalog_is_documented() -> None:
 @pytest.mark.parametrize(
     ("page", "prefixes"),
     [
-        ("docs/api.md", ("/api/", "/healthz", "/readyz")),
+        ("docs/api.md", ("/api/", "/healthz", "/readyz", "/metrics")),
         ("docs/compatible.md", ("/v1/", "/sdapi/", "/files/")),
     ],
 )

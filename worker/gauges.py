@@ -1,4 +1,4 @@
-"""How the device is: its memory, and how much of the time it computes. Read at every heartbeat, so it must be cheap."""
+"""How the device is: memory, health, how much of the time it computes. Read at every heartbeat, so it must be cheap."""
 
 import logging
 import os
@@ -12,6 +12,7 @@ import pynvml
 import torch
 
 from farm.claims import Vitals
+from worker.health import Health
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class Gauge:
         self._clock = clock
         self._process = psutil.Process()
         self._handle = _nvml_handle(torch_name) if torch_name.startswith("cuda") else None
+        self._health = None if self._handle is None else Health(self._handle)
         self._is_cpu = torch_name == "cpu"
 
     def read(self) -> Vitals:
@@ -68,19 +70,20 @@ class Gauge:
         share = self._clock.share()
         if self._is_cpu:
             return Vitals(self._process.memory_info().rss, psutil.virtual_memory().total, share)
-        if self._handle is None:
+        if self._handle is None or self._health is None:
             return Vitals(utilisation=share)
+        health = self._health.read()
         try:
             memory = pynvml.nvmlDeviceGetMemoryInfo(self._handle)
         except pynvml.NVMLError as error:
             logger.debug("the driver does not tell of memory: %s", error)
-            return Vitals(utilisation=share)
+            return Vitals(utilisation=share, **health)
         try:
             share = pynvml.nvmlDeviceGetUtilizationRates(self._handle).gpu / 100
         except pynvml.NVMLError as error:
             # Parts of a GPU (MIG) have memory of their own, but no utilisation: what our thread computes stands for it.
             logger.debug("the driver does not tell of utilisation: %s", error)
-        return Vitals(int(memory.used), int(memory.total), share)
+        return Vitals(int(memory.used), int(memory.total), share, **health)
 
 
 def _nvml_handle(torch_name: str) -> object | None:
@@ -96,5 +99,5 @@ def _nvml_handle(torch_name: str) -> object | None:
         uuid = str(torch.cuda.get_device_properties(torch_name).uuid)
         return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid.removeprefix('GPU-')}")  # type: ignore[no-any-return]
     except (pynvml.NVMLError, RuntimeError, AttributeError) as error:
-        logger.warning("memory and utilisation of the GPU stay unknown: %s", error)
+        logger.warning("memory, utilisation and health of the GPU stay unknown: %s", error)
         return None

@@ -17,6 +17,7 @@ from farm.broker import TASK_NAMES, ring
 from farm.claims import Claim, claim
 from farm.errors import ObjectCorruptError, ObjectMissingError, RenderInterrupted, StoreError
 from farm.formats import format_of
+from farm.minutes import note_empty_claim
 from farm.priorities import INTERACTIVE_MESSAGE
 from farm.spec import MAX_BATCH
 from farm.states import Stage
@@ -174,6 +175,7 @@ def _attempt(station: Station, batch_id: int, attempt: int, stage: Stage) -> Ite
     held = claim(station.engine, batch_id, attempt, stage, station.worker_id, station.settings.lease_seconds)
     if held is None:
         logger.info("batch %d attempt %d: nothing to claim, the message is stale or doubled", batch_id, attempt)
+        note_empty_claim(station.engine, station.worker_id, station.pipeline.entry.name, stage)
         yield None
         return
     with _held(station, held) as lease:

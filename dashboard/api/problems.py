@@ -38,4 +38,4 @@ def invalid_submission(
 
 def wants_problem() -> bool:
     """Whether this request is a program's."""
-    return request.path.startswith(("/api/v", *COMPATIBLE)) or request.path in ("/healthz", "/readyz")
+    return request.path.startswith(("/api/v", *COMPATIBLE)) or request.path in ("/healthz", "/readyz", "/metrics")

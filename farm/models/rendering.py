@@ -78,6 +78,8 @@ class Job(Base):
     """At most so many of its batches are on their way at once."""
     deadline: Mapped[datetime | None]
     """When it should have ended; shown with a forecast, it changes no order."""
+    traceparent: Mapped[str | None]
+    """The trace that its submission began (W3C Trace Context): whoever renders it goes on with it."""
 
 
 class Batch(Base):
@@ -271,6 +273,14 @@ class Worker(Base):
     """What it shall serve from now on; it learns it by its heartbeat, and comes back as another worker."""
     load_seconds: Mapped[float | None]
     """How long it took to load what it serves."""
+    temperature_celsius: Mapped[float | None]
+    power_watts: Mapped[float | None]
+    ecc_errors: Mapped[int | None] = mapped_column(BigInteger)
+    """Memory errors of the GPU that could not be corrected, since its driver was loaded."""
+    xid_errors: Mapped[int | None] = mapped_column(Integer)
+    """Critical errors that the GPU's driver told of since this worker started."""
+    last_xid: Mapped[int | None] = mapped_column(Integer)
+    """The number (Xid) of the latest of them."""
     batch_sizes: Mapped[dict[str, Any] | None]
     """How many images a call takes best, as this device measured it: by stage, then by size as 1024x1024."""
 
@@ -299,6 +309,34 @@ class RenderMinute(Base):
     """Their denoising: megapixels of each image times its steps in this stage."""
     failures: Mapped[int] = mapped_column(Integer, server_default="0")
     """Attempts that failed."""
+    retries: Mapped[int] = mapped_column(Integer, server_default="0")
+    """Of these, those whose batch is tried again as it is."""
+    expiries: Mapped[int] = mapped_column(Integer, server_default="0")
+    """Of the failures, those by a lease that ran out."""
+    empty_claims: Mapped[int] = mapped_column(Integer, server_default="0")
+    """Messages whose batch was not there to be claimed: they were stale or doubled."""
+
+
+class RenderTotal(Base):
+    """All that a pipeline's stage ever rendered, up to a time: minutes are forgotten, and counters may never fall.
+
+    ``until`` is the same in all rows: what came from then on is still in the minutes.
+    """
+
+    __tablename__ = "render_totals"
+
+    pipeline: Mapped[str] = mapped_column(primary_key=True)
+    stage: Mapped[Stage] = mapped_column(primary_key=True)
+    until: Mapped[datetime]
+    batches: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    images: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    pictures: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    seconds: Mapped[float] = mapped_column(server_default="0")
+    megapixel_steps: Mapped[float] = mapped_column(server_default="0")
+    failures: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    retries: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    expiries: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    empty_claims: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
 class QueueMinute(Base):
