@@ -12,6 +12,7 @@ from dashboard.errors import register_errors
 from dashboard.news import News
 from dashboard.pages import register_pages
 from dashboard.prometheus import register_prometheus
+from dashboard.request_ids import register_request_ids
 from dashboard.security import register_security
 from farm.catalog import Catalog
 from farm.database import open_database
@@ -46,6 +47,7 @@ def create_app(settings: Settings) -> Flask:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies
         )
+    register_request_ids(app)
     register_security(app, settings)
     register_auth(app)
     register_api(app)

@@ -66,6 +66,8 @@ class Claim:
     """Whether batches of other jobs may join its calls."""
     requires: str = ""
     """What its job requires of a worker."""
+    traceparent: str | None = None
+    """The trace that its job is part of."""
 
 
 class Wish(Enum):
@@ -270,6 +272,7 @@ _CLAIMED = (
     Batch.failures,
     Job.priority,
     Job.requires,
+    Job.traceparent,
     _OWN_BATCH_SIZE.label("own_batch_size"),
 )
 
@@ -296,6 +299,7 @@ def _claims(connection: Connection, rows: Sequence[Row[Any]]) -> list[Claim]:
             # Who has failed before is not let near others, and who asked for batches of a size gets them.
             may_share=row.priority >= INTERACTIVE_PRIORITY and row.failures == 0 and row.own_batch_size is None,
             requires=row.requires,
+            traceparent=row.traceparent,
         )
         for row in rows
     ]

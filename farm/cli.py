@@ -151,12 +151,14 @@ def producer() -> None:
     with friendly_errors():
         from farm.keeper import stop_on_signal
         from farm.parent import exit_with_keeper
+        from farm.tracing import set_up_tracing
         from producer.service import run
 
         settings = get_settings()
         _set_up_logging(settings)
         exit_with_keeper()
         stop = threading.Event()
+        set_up_tracing("producer")
         with stop_on_signal(stop):
             run(settings, stop)
 
@@ -269,10 +271,12 @@ def dashboard() -> None:
     with friendly_errors():
         from dashboard.server import serve
         from farm.parent import exit_with_keeper
+        from farm.tracing import set_up_tracing
 
         settings = get_settings()
         _set_up_logging(settings)
         exit_with_keeper()
+        set_up_tracing("dashboard")
         serve(settings)
 
 

@@ -5,6 +5,7 @@ owners and jobs share fairly (``producer/scheduling.py``).
 """
 
 from enum import IntEnum
+from typing import Literal
 
 
 class PriorityClass(IntEnum):
@@ -29,6 +30,9 @@ _LEAST = {
 }
 #: What a class stands for where a number is expected.
 NUMBERS = {"idle": 0, "low": 25, "normal": 50, "high": 80, "interactive": 100}
+
+
+ClassName = Literal["idle", "low", "normal", "high", "interactive"]
 
 
 def class_of(priority: int) -> PriorityClass:

@@ -2,7 +2,7 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import platformdirs
 from pydantic import Field, model_validator
@@ -115,6 +115,9 @@ class Settings(BaseSettings):
         default=600.0,
         gt=0,
         description="Time in which the devices that autoscalers are told of would do what waits.",
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="How lines of the log are written: as text, or as JSON objects for programs."
     )
     log_level: str = Field(default="INFO", description="Least severe level that is logged.")
     metrics_public: bool = Field(

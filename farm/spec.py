@@ -20,7 +20,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 from farm import schedule
 from farm.combinations import CONTROL_DEFAULTS, CombinationError, combination_problems
-from farm.priorities import read_priority
+from farm.priorities import ClassName, read_priority
 from farm.schedulers import SCHEDULERS, SDXL_OWN, Scheduler, SchedulerOptions, normal_name
 from farm.tags import normal_requirement
 
@@ -339,6 +339,10 @@ def is_refined(parameters: Mapping[str, Any]) -> bool:
     return parameters.get("refiner_split") is not None or parameters.get("refiner_strength") is not None
 
 
+SaidPriority = Annotated[int, Field(ge=0, le=MAX_PRIORITY)] | ClassName
+"""A priority as one may say it: a number, or the name of its class."""
+
+
 class JobSpec(BaseModel):
     """What a submission says of the job as a whole. Everything else it says once is a parameter of all its images."""
 
@@ -347,7 +351,7 @@ class JobSpec(BaseModel):
     name: Annotated[str, Field(max_length=200), AfterValidator(_without_nul)] | None = None
     pipeline: str | None = None
     priority: Annotated[
-        int, BeforeValidator(read_priority, json_schema_input_type=int | str), Field(ge=0, le=MAX_PRIORITY)
+        int, BeforeValidator(read_priority, json_schema_input_type=SaidPriority), Field(ge=0, le=MAX_PRIORITY)
     ] = 50
     """A number, or the name of a class: idle, low, normal, high, interactive (``farm.priorities``)."""
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)

@@ -41,6 +41,8 @@ class Dispatched:
     stage: Stage
     pipeline: str
     refined: bool
+    traceparent: str | None = None
+    """The trace that its job is part of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ def queue_ready_batches(engine: Engine, job_id: int, stage: Stage, count: int) -
     )
     with engine.begin() as connection:
         rows = connection.execute(statement).all()
+        trace = connection.scalar(select(Job.traceparent).where(Job.id == job_id)) if rows else None
     return [
         Dispatched(
             batch_id=row.id,
@@ -95,6 +98,7 @@ def queue_ready_batches(engine: Engine, job_id: int, stage: Stage, count: int) -
             stage=row.stage,
             pipeline=row.parameters["pipeline"],
             refined=is_refined(row.parameters),
+            traceparent=trace,
         )
         for row in sorted(rows)
     ]

@@ -15,6 +15,7 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import Connection, Engine, func, lateral, select, true
 
 from farm.broker import ring
+from farm.logs import about
 from farm.minutes import megapixel_steps
 from farm.models import Batch, Image, Job, Share, Worker
 from farm.priorities import PriorityClass, class_of, message_priority
@@ -23,6 +24,7 @@ from farm.settings import Settings
 from farm.spec import SharedParameters
 from farm.states import BatchState, JobState, Stage
 from farm.tags import satisfies
+from farm.tracing import span
 from farm.transitions import queue_ready_batches
 from farm.workers import takes_batches
 from producer.scheduling import JobLoad, Ledger, Order, plan
@@ -112,17 +114,19 @@ class Dispatcher:
         """Queue a job's next batches, and ring for them. Returns for how many."""
         sent = 0
         for batch in queue_ready_batches(self._engine, order.job_id, key.stage, count):
+            ids = {"job": order.job_id, "batch": batch.batch_id, "attempt": batch.attempt}
             try:
-                ring(
-                    self._celery,
-                    batch.pipeline,
-                    batch.stage,
-                    batch.batch_id,
-                    batch.attempt,
-                    refined=batch.refined,
-                    priority=message_priority(order.priority_class, first=order.first),
-                    requires=key.requires,
-                )
+                with about(**ids), span("dispatch", batch.traceparent, **ids):
+                    ring(
+                        self._celery,
+                        batch.pipeline,
+                        batch.stage,
+                        batch.batch_id,
+                        batch.attempt,
+                        refined=batch.refined,
+                        priority=message_priority(order.priority_class, first=order.first),
+                        requires=key.requires,
+                    )
             except OperationalError as error:
                 logger.warning("broker away, batch %d waits to be sent again: %s", batch.batch_id, error)
             else:

@@ -22,6 +22,7 @@ from farm.errors import ConflictError, InvalidSubmissionError, Problem
 from farm.events import Announcement, Kind, announce
 from farm.models import IdempotencyKey, Job
 from farm.spec import MAX_IMAGES
+from farm.tracing import span, traceparent
 from producer.batching import Grouping
 from producer.expand import Expansion, Shape
 from producer.inputs import find_inputs
@@ -93,6 +94,7 @@ def submit_job(
         MAX_IMAGES if quotas is None or quotas.largest_job is None else quotas.largest_job,
     )
     with (
+        span("submit"),
         tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as batches,
         tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as images,
     ):
@@ -195,10 +197,9 @@ def _insert(
         statement = upsert(IdempotencyKey).values(row).on_conflict_do_nothing().returning(IdempotencyKey.key)
         if connection.scalar(statement) is None:
             raise _AcceptedMeanwhileError
-    token_id = None if quotas is None else quotas.token_id
-    connection.execute(
-        insert(Job).values(draft.row() | {"id": job_id, "owner": owner, "token_id": token_id, "after_job_id": after})
-    )
+    own = {"id": job_id, "owner": owner, "after_job_id": after, "traceparent": traceparent()}
+    own["token_id"] = None if quotas is None else quotas.token_id
+    connection.execute(insert(Job).values(draft.row() | own))
     _copy(connection, "batches (id, held, parameters, job_id)", job_id, draft.batches)
     columns = '"index", batch_id, prompt, negative_prompt, seed, parameters, job_id'
     _copy(connection, f"images ({columns})", job_id, draft.images)

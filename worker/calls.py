@@ -16,6 +16,7 @@ from farm.progress import Progress
 from farm.spec import ImageParameters
 from farm.states import Stage
 from farm.storage import get_verified
+from farm.tracing import span
 from worker import latents, stages
 from worker.company import Accompany, Company
 from worker.inputs import Inputs
@@ -56,16 +57,18 @@ def prepare(station: Station, lease: Lease, received: torch.Tensor | None = None
     """
     held = lease.claim
     images = _parameters(held)
-    if held.stage is Stage.REFINER and received is None:
-        assert held.latents_key is not None  # noqa: S101 - a CHECK constraint says so
-        assert held.latents_sha256 is not None  # noqa: S101
-        received = latents.unpack(get_verified(station.store, held.latents_key, held.latents_sha256))
-    return Member(lease, images, station.inputs.fetch(images), received)
+    with span("fetch"):
+        if held.stage is Stage.REFINER and received is None:
+            assert held.latents_key is not None  # noqa: S101 - a CHECK constraint says so
+            assert held.latents_sha256 is not None  # noqa: S101
+            received = latents.unpack(get_verified(station.store, held.latents_key, held.latents_sha256))
+        return Member(lease, images, station.inputs.fetch(images), received)
 
 
 def render(station: Station, member: Member) -> None:
     """Render a batch when its turn comes."""
-    station.turns.submit(lambda: _call(station, [member]), urgent=member.lease.claim.interactive).result()
+    with span("render"):
+        station.turns.submit(lambda: _call(station, [member]), urgent=member.lease.claim.interactive).result()
 
 
 def render_with_companions(
@@ -98,7 +101,8 @@ def render_with_companions(
                     logger.exception("a shared call failed, each of its batches is rendered alone")
         return _call(station, [leader])
 
-    station.turns.submit(turn, urgent=True).result()
+    with span("render"):
+        station.turns.submit(turn, urgent=True).result()
 
 
 def _invite(station: Station, leader: Member) -> list[Claim]:

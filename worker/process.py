@@ -33,6 +33,7 @@ from farm.settings import get_settings
 from farm.states import Stage
 from farm.storage import open_store
 from farm.tags import satisfies
+from farm.tracing import set_up_tracing
 from farm.transitions import dismiss_worker, register_worker
 from worker.change import Change, listen_to_signals
 from worker.devices import Device, fits, hostname, tags_of
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     exit_with_keeper()
     settings = get_settings()
     set_up_logging(settings)
+    set_up_tracing("worker")
 
     # Celery warns of root; what it fears, pickled messages that run code, is not accepted here.
     warnings.filterwarnings("ignore", category=SecurityWarning)

@@ -17,11 +17,13 @@ from farm.broker import TASK_NAMES, ring
 from farm.claims import Claim, claim
 from farm.errors import ObjectCorruptError, ObjectMissingError, RenderInterrupted, StoreError
 from farm.formats import format_of
+from farm.logs import about
 from farm.minutes import note_empty_claim
 from farm.priorities import INTERACTIVE_MESSAGE
 from farm.spec import MAX_BATCH
 from farm.states import Stage
 from farm.storage import sha256
+from farm.tracing import span
 from farm.transitions import FinishedPicture, fail_attempt, finish_base, finish_batch, hand_back
 from worker import encode, latents
 from worker.calls import Member, prepare, render, render_with_companions
@@ -162,7 +164,8 @@ def _commit(station: Station, member: Member) -> bool:
     if member.latents is not None:
         data = latents.pack(member.latents, [image.index for image in held.images])
         key = keys.latents_key(held.job_id, held.batch_id, held.attempt)
-        station.store.put(key, data, "application/octet-stream")
+        with span("store"):
+            station.store.put(key, data, "application/octet-stream")
         return finish_base(station.engine, held.batch_id, held.attempt, key, sha256(data), member.seconds)
     if _deliver(station, member) and held.latents_key is not None:
         station.store.delete(held.latents_key)
@@ -186,7 +189,12 @@ def _attempt(station: Station, batch_id: int, attempt: int, stage: Stage) -> Ite
 def _held(station: Station, held: Claim) -> Iterator[Lease]:
     """Hold the lease of a claim; record it if the attempt fails."""
     batch_id, attempt = held.batch_id, held.attempt
-    with station.keeper.hold(held) as lease:
+    ids = {"job": held.job_id, "batch": batch_id, "attempt": attempt}
+    with (
+        about(**ids, stage=held.stage.value),
+        span(held.stage.value, held.traceparent, **ids, images=len(held.images), worker=station.worker_id),
+        station.keeper.hold(held) as lease,
+    ):
         try:
             yield lease
         except RenderInterrupted as interruption:
@@ -222,13 +230,16 @@ def _deliver(station: Station, member: Member) -> bool:
         }
         thumbnail_key = keys.thumbnail_key(held.job_id, claimed.index)
         thumbnail = station.thumbnails.submit(_store_thumbnail, station, thumbnail_key, picture)
-        data = encode.encode(picture, parameters, provenance)
+        with span("encode", index=claimed.index):
+            data = encode.encode(picture, parameters, provenance)
         delivered = format_of(parameters.output_format)
         image_key = keys.image_key(held.job_id, claimed.index, delivered.ending)
-        station.store.put(image_key, data, delivered.media_type)
-        thumbnail.result()
+        with span("store", index=claimed.index):
+            station.store.put(image_key, data, delivered.media_type)
+            thumbnail.result()
         finished.append(FinishedPicture(claimed.index, image_key, thumbnail_key, sha256(data)))
-    return finish_batch(station.engine, held, station.worker_id, finished, member.seconds)
+    with span("commit"):
+        return finish_batch(station.engine, held, station.worker_id, finished, member.seconds)
 
 
 def _store_thumbnail(station: Station, key: str, picture: Picture) -> None:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from contextvars import copy_context
 from heapq import heappop, heappush
 from itertools import count
 from typing import TypeVar
@@ -29,10 +30,12 @@ class Turns:
     def submit(self, work: Callable[[], Value], *, urgent: bool = False) -> "Future[Value]":
         """Have the work done when its turn comes."""
         future: Future[Value] = Future()
+        # What is logged there is about what is asked for here.
+        context = copy_context()
 
         def do() -> None:
             try:
-                future.set_result(work())
+                future.set_result(context.run(work))
             except BaseException as error:  # noqa: BLE001 - whoever waits for it gets it
                 future.set_exception(error)
 

@@ -23,6 +23,7 @@ from producer.commands.terms import (
     output,
     plain,
     print_json,
+    priority_of,
     say,
     warn,
 )
@@ -138,7 +139,7 @@ def change(
 ) -> None:
     """Change jobs: their priority, name, devices, deadline."""
     changes: dict[str, Any] = {
-        "priority": priority,
+        "priority": priority_of(priority),
         "name": name,
         "max_devices": max_devices,
         "deadline": moment_of(deadline),

@@ -22,6 +22,7 @@ from producer.commands.terms import (
     moment_of,
     plain,
     print_json,
+    priority_of,
     say,
     warn,
 )
@@ -136,7 +137,7 @@ def submit(
             "seed": seed,
             "images_per_prompt": images_per_prompt,
             "batch_size": batch_size,
-            "priority": priority,
+            "priority": priority_of(priority),
             "after": after,
             "requires": requires,
             "max_devices": max_devices,

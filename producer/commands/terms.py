@@ -96,6 +96,11 @@ def moment(text: str | None) -> str:
     return "" if text is None else datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
+def priority_of(text: str | None) -> int | str | None:
+    """A priority as somebody wrote it: a number, or the name of a class."""
+    return int(text) if text is not None and text.strip().isdigit() else text
+
+
 def moment_of(text: str | None) -> str | None:
     """What somebody wrote as a time, as the API takes it: without a zone it is this machine's, without a day the next
     such time.

@@ -11,7 +11,7 @@ from dashboard.queries.paging import MAX_ID
 from dashboard.steering import MAX_JOBS
 from farm.models import MAX_TAGS
 from farm.picture_filter import Mark
-from farm.spec import MAX_PRIORITY, ImageParameters
+from farm.spec import ImageParameters, SaidPriority
 from farm.states import ImageState, JobState
 
 Text = Annotated[str, Field(max_length=500)]
@@ -107,7 +107,7 @@ class RetriedJob(JobDocument):
 class JobChanges(Body):
     """What a job has from now on. `null` takes `max_devices` and `deadline` away."""
 
-    priority: int | str = Field(default=50, description="0 to 100, or idle, low, normal, high, interactive")
+    priority: SaidPriority = 50
     name: str | None = Field(default=None, max_length=200)
     max_devices: int | None = Field(default=None, ge=1, description="so many devices render it at once, at most")
     deadline: AwareDatetime | None = Field(default=None, description="when it should be done, with a time zone")
@@ -120,7 +120,7 @@ class ActionBody(Body):
 
     action: Literal["pause", "resume", "cancel", "retry", "priority", "delete"]
     jobs: list[JobNumber] = Field(max_length=MAX_JOBS)
-    priority: int = Field(default=50, ge=0, le=MAX_PRIORITY, description="with the action `priority`")
+    priority: SaidPriority = Field(default=50, description="with the action `priority`")
 
     model_config = ConfigDict(
         json_schema_extra={
