@@ -14,6 +14,7 @@ from moto.server import ThreadedMotoServer
 from sqlalchemy.engine import make_url
 
 from farm import embedded
+from farm.keeper import exit_on_signal
 
 POSTGRES, VALKEY, S3 = 5432, 6379, 9000
 CREDENTIALS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
@@ -52,7 +53,11 @@ async def _join(
 
 def main(address: str, directory: Path) -> None:
     """Start everything, write the addresses to ``services.json`` in the directory, and serve."""
-    with embedded.postgres(directory / "postgres") as postgres_url, embedded.valkey(directory / "valkey") as broker_url:
+    with (
+        exit_on_signal(),
+        embedded.postgres(directory / "postgres") as postgres_url,
+        embedded.valkey(directory / "valkey") as broker_url,
+    ):
         store = ThreadedMotoServer(ip_address=address, port=S3, verbose=False)
         store.start()
         local, broker = make_url(postgres_url), make_url(broker_url)
