@@ -265,6 +265,27 @@ def migrate() -> None:
 
 
 @app.command(rich_help_panel=OPERATOR)
+def doctor(as_json: JsonOption = False) -> None:
+    """Look for what is wrong with this machine and its farm, and say what to do about it.
+
+    Settings, versions, GPUs, disks, catalog, broker, store, database, clocks, and the farm as a whole. Exits with 1 if
+    something does not work.
+    """
+    with friendly_errors():
+        from farm.doctor.examination import examine
+        from farm.doctor.versions import installed_version
+        from producer.commands.doctor import report
+
+        revisions: list[str] = []
+        # Clients know nothing of tables.
+        if installed_version("alembic") is not None:
+            import migrations
+
+            revisions = migrations.revisions()
+        report(examine(revisions), as_json=as_json)
+
+
+@app.command(rich_help_panel=OPERATOR)
 def tiny_checkpoint(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Gets base and refiner as DIR/base, DIR/refiner.")],
     as_json: JsonOption = False,

@@ -10,6 +10,8 @@ from sqlalchemy.sql.elements import ColumnElement
 from farm.errors import ConfigurationError
 from farm.settings import Settings
 
+#: Key of the advisory lock that the leading producer holds ("farm" in ASCII).
+LEADER_LOCK = 0x6661726D
 #: Channel on which the producer service hears that there is something to dispatch.
 NOTIFY_CHANNEL = "farm_jobs"
 #: Channel on which all who wait for a job hear that something happened to it; the payload is its number.

@@ -13,7 +13,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
 from farm.broker import make_celery
-from farm.database import NOTIFY_CHANNEL, open_database
+from farm.database import LEADER_LOCK, NOTIFY_CHANNEL, open_database
 from farm.errors import StoreError
 from farm.events import forget_old_events
 from farm.settings import Settings
@@ -26,8 +26,6 @@ from producer.webhooks import send_deliveries
 
 logger = logging.getLogger(__name__)
 
-#: Key of the advisory lock that makes a leader ("farm" in ASCII).
-LEADER_LOCK = 0x6661726D
 #: Pause between two rounds when nobody rings; a submission rings at once.
 ROUND_SECONDS = 0.25
 RECOVERY_SECONDS = 1.0
