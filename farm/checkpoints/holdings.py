@@ -32,12 +32,17 @@ class Holding:
     need: Need
     folder: Path | None
     """Where its files are; None if nothing is there."""
-    files: tuple[str, ...]
-    """Those that are read and are there, as they are called in the folder."""
+    wanted: tuple[str, ...]
+    """The files that are read, as they are called in the folder; empty where that cannot be told yet."""
     missing: str | None
     """What is missing or damaged; None if nothing is."""
     stated: Mapping[str, "RepoFile"]
     """What the hub stated of files when they were fetched."""
+
+    @property
+    def files(self) -> list[Path]:
+        """Those of them that are here."""
+        return [] if self.folder is None else [self.folder / name for name in self.wanted if self._is_here(name)]
 
     @property
     def is_complete(self) -> bool:
@@ -52,7 +57,10 @@ class Holding:
     @property
     def size(self) -> int:
         """Bytes of the files that are here."""
-        return 0 if self.folder is None else sum((self.folder / name).stat().st_size for name in self.files)
+        return sum(file.stat().st_size for file in self.files)
+
+    def _is_here(self, name: str) -> bool:
+        return self.folder is not None and (self.folder / name).is_file()
 
 
 def entry_key(entry: Entry) -> str:
@@ -107,17 +115,18 @@ def _in_cache(need: Need) -> Holding:
 
 def _holding(need: Need, folder: Path | None, names: Collection[str], stated: Mapping[str, "RepoFile"]) -> Holding:
     if folder is None:
-        return Holding(need, None, (), f"there is no {need.where}", stated)
+        missing = "workers write it when they first need it" if need.self_made else f"there is no {need.where}"
+        return Holding(need, None, (), missing, stated)
     try:
         wanted = wanted_files(need, names, _reader(folder))
     except IncompleteError as incomplete:
         return Holding(need, folder, (), str(incomplete), stated)
-    here = tuple(name for name in wanted if (folder / name).is_file())
+    here = [name for name in wanted if (folder / name).is_file()]
     lacking = [name for name in wanted if name not in here]
     damaged = [f"{name} {what}" for name in here if (what := _what_is_wrong(folder / name, stated.get(name)))]
     wrong = [*(f"{name} is missing" for name in lacking), *damaged]
     more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-    return Holding(need, folder, here, f"{wrong[0]}{more}" if wrong else None, stated)
+    return Holding(need, folder, tuple(wanted), f"{wrong[0]}{more}" if wrong else None, stated)
 
 
 def _what_is_wrong(file: Path, stated: "RepoFile | None") -> str | None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class Need:
     """One folder or file that an entry loads."""
 
     role: str
-    """What for: ``base``, ``vae``, ``LoRA lcm-lora-sdxl`` ..."""
+    """What for: ``base``, ``vae``, ``weights`` ..."""
     path: Path | None
     """Where it is on this machine; None for what comes from the model hub."""
     repository: str | None
@@ -72,13 +72,21 @@ def all_entries(catalog: Catalog) -> Iterator[Entry]:
 
 
 def needs_of(entry: Entry, catalog: Catalog, models_directory: Path) -> list[Need]:
-    """All that an entry loads."""
+    """All that an entry loads: its own, and of a pipeline the LoRAs that its defaults name."""
+    needs = own_needs(entry, models_directory)
     if isinstance(entry, Pipeline):
-        return [*_pipeline(entry, catalog, models_directory)]
-    return [*_adapter(entry, models_directory)]
+        for use in entry.defaults.loras:
+            lora = catalog.loras.get(use.name)
+            needs += [replace(need, role=f"LoRA {lora.name}") for need in own_needs(lora, models_directory)]
+    return needs
 
 
-def _pipeline(entry: Pipeline, catalog: Catalog, models: Path) -> Iterator[Need]:
+def own_needs(entry: Entry, models_directory: Path) -> list[Need]:
+    """What an entry names itself."""
+    return [*(_pipeline(entry, models_directory) if isinstance(entry, Pipeline) else _adapter(entry, models_directory))]
+
+
+def _pipeline(entry: Pipeline, models: Path) -> Iterator[Need]:
     for role, checkpoint, config in (
         ("base", entry.base, entry.base_config),
         ("refiner", entry.refiner, entry.refiner_config),
@@ -99,23 +107,20 @@ def _pipeline(entry: Pipeline, catalog: Catalog, models: Path) -> Iterator[Need]
             if entry.unet.endswith(SAFE)
             else _need("unet", entry.unet, models, Layout.MODEL)
         )
-    for use in entry.defaults.loras:
-        yield from _adapter(catalog.loras.get(use.name), models)
 
 
 def _adapter(entry: Adapter, models: Path) -> Iterator[Need]:
-    role = f"{kind_of(entry)} {entry.name}"
     if isinstance(entry, ControlNet):
-        yield _need(role, entry.path, models, Layout.MODEL, variant=entry.variant)
+        yield _need("weights", entry.path, models, Layout.MODEL, variant=entry.variant)
         return
     folder, _, file = entry.path.rpartition("/") if entry.path.endswith(SAFE) else (entry.path, "", entry.weight_name)
     if isinstance(entry, IpAdapter):
         named = entry.image_encoder_folder
         # diffusers' rule for where it stands.
         encoder = named if "/" in named else "/".join(filter(None, (entry.subfolder, named)))
-        yield _need(f"{role}, its image encoder", folder, models, Layout.MODEL, encoder)
+        yield _need("image encoder", folder, models, Layout.MODEL, encoder)
         file = "/".join(filter(None, (entry.subfolder, file or "")))
-    yield _need(role, folder, models, Layout.FILE, file or LORA_FILE)
+    yield _need("weights", folder, models, Layout.FILE, file or LORA_FILE)
 
 
 def _file(role: str, checkpoint: str, models: Path) -> Need:

@@ -37,6 +37,9 @@ def wanted_files(need: Need, names: Collection[str], read_json: ReadJson) -> lis
             for name in names
             if name.endswith(_DESCRIPTION) and (_folder(name) in components or name == INDEX) and ".index" not in name
         )
+    if need.variant and not any(f".{need.variant}." in name or f".{need.variant}-" in name for name in names):
+        # Then diffusers takes no other either.
+        raise IncompleteError(f"there are no weights of the variant {need.variant}")
     wanted = {INDEX}
     for component in components:
         wanted.update(_component(component, names, need.variant))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from farm.catalog import Catalog
 from farm.checkpoints.holdings import look
-from farm.checkpoints.needs import all_entries, kind_of, needs_of
+from farm.checkpoints.needs import all_entries, kind_of, own_needs
 from farm.doctor.findings import Finding, error, ok, warning
 from farm.errors import FarmError
 from farm.settings import Settings
@@ -33,12 +33,8 @@ def check_catalog(settings: Settings) -> Iterator[Finding]:
         )
     wrong = False
     for entry in entries:
-        for need in needs_of(entry, catalog, settings.models_directory):
-            # Of what a pipeline takes from other entries these tell themselves.
-            if need.path is None or (need.role.startswith("LoRA") and entry in tuple(catalog)):
-                continue
-            holding = look(need)
-            if holding.is_usable:
+        for need in own_needs(entry, settings.models_directory):
+            if need.path is None or (holding := look(need)).is_usable:
                 continue
             wrong = True
             make = error if entry.name == settings.pipeline else warning
