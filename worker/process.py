@@ -21,6 +21,7 @@ from celery.platforms import SecurityWarning
 from farm.batch_sizes import BatchSizes, write_measured
 from farm.broker import make_celery, queue_name
 from farm.catalog import Catalog
+from farm.checkpoints.holdings import held_entries
 from farm.claims import Answer, Vitals
 from farm.database import open_database
 from farm.keeper import RESTARTS_VARIABLE
@@ -115,6 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         served = ["", *(one for one in sorted(requirements) if satisfies(tags, one))]
         return [queue_name(entry.name, stage, requires) for stage in stages for requires in served]
 
+    holds = held_entries(catalog, settings.models_directory)
     tap = Tap(app, queues_for)
     change = Change(entry.name, stages)
 
@@ -157,7 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stages=[stage.value for stage in stages],
             tags=tags,
             flexible=[part for part in options.flexible.split(",") if part],
-            could_serve=[one.name for one in catalog if fits(one, options.device)],
+            holds=holds,
+            could_serve=[one.name for one in catalog if f"pipelines.{one.name}" in holds and fits(one, options.device)],
             load_seconds=time.monotonic() - began,
             resting=not hours.include(datetime.now()),
             batch_sizes=write_measured(tuning.measured()) or None,

@@ -64,6 +64,7 @@ def _worker_json(view: WorkerView) -> dict[str, Any]:
         "pipeline": worker.pipeline,
         "stages": worker.stages,
         "tags": worker.tags,
+        "holds": worker.holds,
         "state": view.state,
         "alive": view.alive,
         "draining": worker.draining_at is not None,

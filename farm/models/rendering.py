@@ -267,7 +267,9 @@ class Worker(Base):
     flexible: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default="{}")
     """What of it the leading producer may change: its ``pipeline``, its ``stages``, or nothing."""
     could_serve: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default="{}")
-    """Entries of its catalog that fit its device, if it leaves its pipeline to the producer."""
+    """Pipelines of its catalog that fit its device and that its machine holds: what it may be told to serve."""
+    holds: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default="{}")
+    """Entries of its catalog that its machine has complete: ``pipelines.sdxl-1.0``."""
     wanted_pipeline: Mapped[str | None]
     wanted_stages: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
     """What it shall serve from now on; it learns it by its heartbeat, and comes back as another worker."""

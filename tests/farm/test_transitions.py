@@ -247,3 +247,16 @@ def test_a_job_that_is_being_changed_is_passed_by(engine: Engine) -> None:
         session.get_one(Job, locked, with_for_update=True)
         assert companions_of(engine, leader) == [free]
     assert companions_of(engine, leader) == [locked]
+
+
+def test_a_transaction_whose_client_vanished_lets_go_of_what_it_holds(engine: Engine) -> None:
+    """A machine that is cut off in the middle of one must not keep others from the job."""
+    with engine.connect() as vanished, engine.connect() as other:
+        told = other.execute(text("SHOW idle_in_transaction_session_timeout")).scalar_one()
+        assert told == "15s"
+        # Not to wait for it here: the same with less.
+        vanished.execute(text("SET SESSION idle_in_transaction_session_timeout = '100ms'"))
+        job_id = submit(engine, 1)
+        vanished.execute(text("SELECT id FROM jobs WHERE id = :id FOR UPDATE"), {"id": job_id})
+        other.execute(text("SELECT id FROM jobs WHERE id = :id FOR UPDATE"), {"id": job_id})
+        vanished.invalidate()

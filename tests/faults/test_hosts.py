@@ -29,9 +29,9 @@ from farm.settings import get_settings
 engine = open_database(get_settings())
 print(people.make_token(engine, people.local_user(engine).user_id, "tests"))
 """
-#: Longer than a lease: what the host held is rendered elsewhere before it comes back. ``FARM_TEST_CUT_SECONDS`` has the
+#: Longer than a lease: what the host held is rendered elsewhere before it comes back. ``TEST_CUT_SECONDS`` has the
 #: same done for as long as one likes.
-CUT_SECONDS = float(os.environ.get("FARM_TEST_CUT_SECONDS", "15"))
+CUT_SECONDS = float(os.environ.get("TEST_CUT_SECONDS", "15"))
 
 
 @contextmanager

@@ -155,6 +155,7 @@ class WorkerDocument(Document):
     pipeline: str
     stages: list[str]
     tags: list[str]
+    holds: list[str] = Field(description="entries of the catalog that its machine has complete")
     state: str
     alive: bool
     draining: bool
