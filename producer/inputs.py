@@ -1,17 +1,22 @@
-"""Pictures that go in: checked, stored once under the hash of their bytes, and named by it."""
+"""Pictures that go in: checked, stored once under the hash of their bytes, and named by it.
+
+Those that no job names are removed in time (``producer.retention``): whoever asks for one here uses it, and keeps it.
+"""
 
 import io
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 from PIL import Image, ImageOps, UnidentifiedImageError
-from sqlalchemy import Engine, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Connection, Engine, func, literal, select, update
+from sqlalchemy.dialects.postgresql import array, insert
 
+from farm.doomed import spare_objects
 from farm.errors import InvalidSubmissionError, Problem
 from farm.keys import input_key
-from farm.models import Input
+from farm.models import Input, JobInput
 from farm.storage import ObjectStore, sha256
 from producer.expand import InputSize
 
@@ -20,6 +25,8 @@ MAX_INPUT_PIXELS = 64_000_000
 #: Formats that Pillow reads without calling other programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 _PREFIX = "sha256:"
+#: Key of an advisory lock ("inpt" in ASCII).
+_INPUTS_LOCK = 0x696E7074
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +44,8 @@ class StoredInput:
 def accept_input(engine: Engine, store: ObjectStore, data: bytes) -> StoredInput:
     """Store a picture, if it is not there yet; raises InvalidSubmissionError when it is none.
 
-    The object is written before its row: what has a row can be rendered from.
+    The object is written before its row: what has a row can be rendered from. It may be doomed, as one that was removed
+    or that had no row: before it is written nobody may be about to remove it, and afterwards nobody may begin.
     """
     digest = sha256(data)
     known = find_input(engine, _PREFIX + digest)
@@ -45,10 +53,14 @@ def accept_input(engine: Engine, store: ObjectStore, data: bytes) -> StoredInput
         return known
     picture, media_type = open_picture(data)
     width, height = picture.size
+    with engine.begin() as connection:
+        spare_objects(connection, [input_key(digest)])
     store.put(input_key(digest), data, media_type)
     row = {"sha256": digest, "width": width, "height": height, "size": len(data), "media_type": media_type}
     with engine.begin() as connection:
+        lock_inputs(connection)
         connection.execute(insert(Input).values(row).on_conflict_do_nothing())
+        spare_objects(connection, [input_key(digest)])
     return StoredInput(_PREFIX + digest, width, height, len(data), media_type)
 
 
@@ -75,7 +87,8 @@ def open_picture(data: bytes) -> tuple[Image.Image, str]:
 def find_input(engine: Engine, ref: str) -> StoredInput | None:
     """The picture called ``ref``, or None."""
     query = select(Input.width, Input.height, Input.size, Input.media_type)
-    with engine.connect() as connection:
+    with engine.begin() as connection:
+        _use(connection, [ref])
         row = connection.execute(query.where(Input.sha256 == ref.removeprefix(_PREFIX))).one_or_none()
     return None if row is None else StoredInput(ref, *row)
 
@@ -87,8 +100,34 @@ def find_inputs(engine: Engine, refs: Collection[str]) -> Mapping[str, InputSize
     query = select(Input.sha256, Input.width, Input.height).where(
         Input.sha256.in_([ref.removeprefix(_PREFIX) for ref in refs])
     )
-    with engine.connect() as connection:
+    with engine.begin() as connection:
+        _use(connection, refs)
         return {_PREFIX + digest: InputSize(width, height) for digest, width, height in connection.execute(query)}
+
+
+def note_inputs(connection: Connection, job_id: int, refs: Collection[str]) -> None:
+    """Write down which pictures a job names, so that they are there as long as the job."""
+    if refs:
+        digests = func.unnest(array([ref.removeprefix(_PREFIX) for ref in sorted(refs)])).column_valued("sha256")
+        connection.execute(insert(JobInput).from_select(["job_id", "sha256"], select(literal(job_id), digests)))
+
+
+def lock_inputs(connection: Connection, *, alone: bool = False) -> None:
+    """For this transaction, keep apart those who write rows of inputs from whoever dooms objects that have none."""
+    lock = func.pg_advisory_xact_lock if alone else func.pg_advisory_xact_lock_shared
+    connection.execute(select(lock(_INPUTS_LOCK)))
+
+
+def _use(connection: Connection, refs: Collection[str]) -> None:
+    """Note that these are used. Seldom enough, so that those who only look write nothing."""
+    connection.execute(
+        update(Input)
+        .where(
+            Input.sha256.in_([ref.removeprefix(_PREFIX) for ref in refs]),
+            Input.used_at < func.now() - timedelta(hours=1),
+        )
+        .values(used_at=func.now())
+    )
 
 
 def _refusal(message: str) -> InvalidSubmissionError:

@@ -24,7 +24,7 @@ from farm.models import IdempotencyKey, Job
 from farm.spec import MAX_IMAGES
 from producer.batching import Grouping
 from producer.expand import Expansion, Shape
-from producer.inputs import find_inputs
+from producer.inputs import find_inputs, note_inputs
 from producer.intake import Intake
 from producer.quotas import Quotas, count_submission, require_quota
 from producer.words import word_lists
@@ -154,6 +154,8 @@ class _Draft:
             "spec": {**self.expansion.given, **said, "seed": self.expansion.seed},
             "image_count": self.image_count,
             "test_images": self.test_images,
+            "keep_days": spec.keep_days,
+            "keep_starred": spec.keep_starred,
         }
 
     def _parts_of(self, shape: Shape) -> tuple[str, str]:
@@ -193,6 +195,7 @@ def _insert(
             raise _AcceptedMeanwhileError
     token_id = None if quotas is None else quotas.token_id
     connection.execute(insert(Job).values(draft.row() | {"id": job_id, "owner": owner, "token_id": token_id}))
+    note_inputs(connection, job_id, draft.expansion.inputs)
     _copy(connection, "batches (id, held, parameters, job_id)", job_id, draft.batches)
     columns = '"index", batch_id, prompt, negative_prompt, seed, parameters, job_id'
     _copy(connection, f"images ({columns})", job_id, draft.images)

@@ -223,7 +223,7 @@ def _deliver(station: Station, member: Member) -> bool:
         image_key = keys.image_key(held.job_id, claimed.index, delivered.ending)
         station.store.put(image_key, data, delivered.media_type)
         thumbnail.result()
-        finished.append(FinishedPicture(claimed.index, image_key, thumbnail_key, sha256(data)))
+        finished.append(FinishedPicture(claimed.index, image_key, thumbnail_key, sha256(data), len(data)))
     return finish_batch(station.engine, held, station.worker_id, finished, member.seconds)
 
 

@@ -99,7 +99,7 @@ def show(job_id: int) -> Response:
 @blueprint.patch("/jobs/<int:job_id>")
 @describe("jobs", {200: JobDocument}, body=JobChanges, problems=(HTTPStatus.CONFLICT,))
 def change(job_id: int) -> Response:
-    """Change ``priority`` or ``name`` of a job."""
+    """Change ``priority``, ``name`` or what is kept of a job (``keep_days``, ``keep_starred``)."""
     farm = context()
     require_steering(get_job(farm.engine, farm.board, job_id).job)
     changes = read_changes(read_json_object(JobChanges))
@@ -201,7 +201,10 @@ def job_json(view: JobView) -> dict[str, Any]:
             "failed": job.images_failed,
             "cancelled": view.images_cancelled,
             "pending": view.images_pending,
+            "removed": job.images_removed,
         },
+        "keep_days": job.keep_days,
+        "keep_starred": job.keep_starred,
         "progress": round(view.progress, 4),
         "images_per_minute": view.images_per_minute,
         "seconds_left": view.seconds_left,

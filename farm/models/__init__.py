@@ -15,6 +15,7 @@ from farm.models.rendering import (
     WordList,
     Worker,
 )
+from farm.models.retention import JobInput, RetentionPolicy
 
 __all__ = [
     "MAX_TAGS",
@@ -29,11 +30,13 @@ __all__ = [
     "Image",
     "Input",
     "Job",
+    "JobInput",
     "LoginLink",
     "LoginSession",
     "Preset",
     "QueueMinute",
     "RenderMinute",
+    "RetentionPolicy",
     "Secret",
     "TokenDay",
     "User",

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import anyio
 from typing_extensions import override
@@ -83,10 +83,24 @@ class AsyncJob(JobFields):
         """Render its failed images again."""
         return await self._act("POST", "/retry")
 
-    async def change(self, *, priority: int | None = None, name: str | None = None) -> Self:
-        """Give it another priority (0 to 100) or another name. Raises InvalidSubmissionError, ConflictError."""
-        changes = {"priority": priority, "name": name}
-        return await self._act("PATCH", json={field: value for field, value in changes.items() if value is not None})
+    async def change(
+        self,
+        *,
+        priority: int | None = None,
+        name: str | None = None,
+        keep_days: int | Literal["none"] | None = None,
+        keep_starred: bool | Literal["none"] | None = None,
+    ) -> Self:
+        """Give it another priority (0 to 100), another name, or another time for which its pictures are kept (``none``:
+        what its owner's policy says). Raises InvalidSubmissionError, ConflictError.
+        """
+        given = {"priority": priority, "name": name, "keep_days": keep_days, "keep_starred": keep_starred}
+        changes = {
+            field: None if value == "none" and field in ("keep_days", "keep_starred") else value
+            for field, value in given.items()
+            if value is not None
+        }
+        return await self._act("PATCH", json=changes)
 
     async def delete(self) -> None:
         """Delete it with its pictures. Raises ConflictError while it has not ended."""

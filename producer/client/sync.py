@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 import httpx
 from typing_extensions import override
@@ -234,9 +234,18 @@ class Job(JobFields):
         call(self._job.retry)
         return self
 
-    def change(self, *, priority: int | None = None, name: str | None = None) -> Self:
-        """Give it another priority (0 to 100) or another name. Raises InvalidSubmissionError, ConflictError."""
-        call(self._job.change, priority=priority, name=name)
+    def change(
+        self,
+        *,
+        priority: int | None = None,
+        name: str | None = None,
+        keep_days: int | Literal["none"] | None = None,
+        keep_starred: bool | Literal["none"] | None = None,
+    ) -> Self:
+        """Give it another priority (0 to 100), another name, or another time for which its pictures are kept (``none``:
+        what its owner's policy says). Raises InvalidSubmissionError, ConflictError.
+        """
+        call(self._job.change, priority=priority, name=name, keep_days=keep_days, keep_starred=keep_starred)
         return self
 
     def delete(self) -> None:

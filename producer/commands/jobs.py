@@ -21,6 +21,7 @@ from producer.commands.terms import (
     output,
     plain,
     print_json,
+    read_days,
     say,
     warn,
 )
@@ -59,11 +60,13 @@ def show(job_id: JobArgument, as_json: JsonOption = False) -> None:
         counts = job.counts
         output.print(f"Job {job.id}  {escape(plain(job.name))}", highlight=False, style="bold")
         said = f"{_state(job)}, pipeline {job.pipeline}, priority {job.priority}, by {plain(job.owner)}, "
-        say(said + f"submitted {moment(job.data['created_at'])}")
+        say(said + f"submitted {moment(job.data['created_at'])}{_kept(job)}")
         say(
             f"{counts.completed} of {counts.total} images done, {counts.failed} failed, "
             f"{counts.cancelled} cancelled, {counts.pending} to come"
         )
+        if removed := job.data["images"]["removed"]:
+            say(f"the pictures of {removed} images were removed")
         if job.seconds_left is not None:
             say(f"about {duration(job.seconds_left)} left")
         for message, count in job.errors.items():
@@ -115,15 +118,23 @@ def change(
     job_ids: JobsArgument,
     priority: Annotated[int | None, typer.Option(help="0 to 100; higher goes first.")] = None,
     name: Annotated[str | None, typer.Option(help="Another name.")] = None,
+    keep_days: Annotated[
+        str | None,
+        typer.Option(metavar="DAYS", help="Keep its pictures so many days after its end; none: as your policy says."),
+    ] = None,
+    keep_starred: Annotated[
+        bool | None, typer.Option(help="Whether starred pictures stay in spite of that.", show_default=False)
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Give jobs another priority or another name."""
-    if priority is None and name is None:
-        raise typer.BadParameter("give --priority or --name")
+    """Give jobs another priority, another name, or another time for which their pictures are kept."""
+    if priority is None and name is None and keep_days is None and keep_starred is None:
+        raise typer.BadParameter("give --priority, --name, --keep-days or --keep-starred")
+    days = read_days(keep_days)
     _each(
         job_ids,
-        lambda job: job.change(priority=priority, name=name),
-        lambda job: f"Job {job.id}: {plain(job.name)}, priority {job.priority}.",
+        lambda job: job.change(priority=priority, name=name, keep_days=days, keep_starred=keep_starred),
+        lambda job: f"Job {job.id}: {plain(job.name)}, priority {job.priority}{_kept(job)}.",
         as_json=as_json,
     )
 
@@ -150,6 +161,11 @@ def delete(
         as_json=as_json,
         document=lambda job: {"id": job.id, "deleted": True},
     )
+
+
+def _kept(job: Job) -> str:
+    days = job.data["keep_days"]
+    return "" if days is None else f", kept for {days} {'day' if days == 1 else 'days'}"
 
 
 def _state(job: Job) -> str:

@@ -11,7 +11,7 @@ from dashboard.queries.paging import MAX_ID
 from dashboard.steering import MAX_JOBS
 from farm.models import MAX_TAGS
 from farm.picture_filter import Mark
-from farm.spec import MAX_PRIORITY, ImageParameters
+from farm.spec import MAX_KEEP_DAYS, MAX_PRIORITY, ImageParameters
 from farm.states import ImageState, JobState
 
 Text = Annotated[str, Field(max_length=500)]
@@ -41,6 +41,8 @@ class Counts(Document):
     failed: int
     cancelled: int
     pending: int
+    removed: int
+    """Of the completed ones: those whose pictures were removed."""
 
 
 class JobDocument(Document):
@@ -55,6 +57,8 @@ class JobDocument(Document):
     paused: bool
     test_images: int | None
     images: Counts
+    keep_days: int | None
+    keep_starred: bool | None
     progress: float
     images_per_minute: float | None
     seconds_left: float | None
@@ -93,10 +97,12 @@ class RetriedJob(JobDocument):
 
 
 class JobChanges(Body):
-    """Another priority, another name."""
+    """Another priority, another name, another time to be kept."""
 
     priority: int = Field(default=50, ge=0, le=MAX_PRIORITY)
     name: str | None = Field(default=None, max_length=200)
+    keep_days: int | None = Field(default=None, ge=1, le=MAX_KEEP_DAYS, description="null: as the owner's policy says")
+    keep_starred: bool | None = Field(default=None, description="null: as the owner's policy says")
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, **shown(priority=80, name="posters")})
 
