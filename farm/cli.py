@@ -16,7 +16,7 @@ from farm.errors import ConfigurationError, FarmError
 from farm.settings import Settings, get_settings
 from farm.spec import MAX_BATCH, Pixels
 from producer.commands import farm as farm_commands
-from producer.commands import following, jobs, login, people, pictures, submitting, tokens
+from producer.commands import following, jobs, login, people, pictures, retention, submitting, tokens
 from producer.commands.terms import JsonOption, friendly_errors, messages, output
 
 app = typer.Typer(
@@ -63,6 +63,7 @@ for panel, panel_commands in {
         app.command(rich_help_panel=panel)(command)
 app.add_typer(tokens.tokens, name="token", rich_help_panel=FARM)
 app.add_typer(people.users, name="user", rich_help_panel=OPERATOR)
+app.add_typer(retention.retention, name="retention", rich_help_panel=OPERATOR)
 
 DevicesOption = Annotated[
     str,

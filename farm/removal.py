@@ -20,10 +20,9 @@ _RENDER_AGAIN = text(
     """
     WITH again AS (
         SELECT batch_id AS old, nextval(pg_get_serial_sequence('batches', 'id')) AS new
-        FROM (SELECT DISTINCT batch_id FROM images WHERE job_id = :job_id AND removed_at IS NOT NULL) AS some
+        FROM (SELECT DISTINCT batch_id FROM images WHERE job_id = :job_id AND removed_at IS NOT NULL) AS emptied
     ), made AS (
         INSERT INTO batches (id, job_id, parameters)
-        OVERRIDING SYSTEM VALUE
         SELECT again.new, batches.job_id, batches.parameters FROM again JOIN batches ON batches.id = again.old
     )
     UPDATE images

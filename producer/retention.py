@@ -18,6 +18,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    Subquery,
     Text,
     and_,
     cast,
@@ -168,7 +169,7 @@ def _remove_pictures(engine: Engine, by: str) -> Iterator[Removal]:
     """Those whose days are over."""
     ended = ended_jobs()
     left = exists().where(Image.job_id == ended.c.id, _goes(ended.c.keep_starred))
-    for job_id in _jobs(engine, is_over(ended), ended.c.pictures > 0, left):
+    for job_id in _jobs(engine, ended, is_over(ended), ended.c.pictures > 0, left):
         while True:
             with engine.begin() as connection:
                 removal = _remove_some(connection, job_id, by)
@@ -203,7 +204,7 @@ def _delete_jobs(engine: Engine, lease_seconds: float, by: str) -> Iterator[Remo
     """Those that have ended twice as many days ago as their pictures are kept, and have none left."""
     ended = ended_jobs()
     conditions = (is_over(ended, 2), ended.c.pictures == 0)
-    for job_id in _jobs(engine, *conditions):
+    for job_id in _jobs(engine, ended, *conditions):
         with engine.begin() as connection:
             _lock(connection, job_id)
             columns = select(ended.c.owner, ended.c.reason, ended.c.name)
@@ -277,8 +278,7 @@ def _unused() -> tuple[ColumnElement[bool], ...]:
     return Input.used_at < func.now() - UNUSED, not_(in_preset)
 
 
-def _jobs(engine: Engine, *conditions: ColumnElement[bool]) -> Iterable[int]:
-    ended = ended_jobs()
+def _jobs(engine: Engine, ended: Subquery, *conditions: ColumnElement[bool]) -> Iterable[int]:
     with engine.connect() as connection:
         return connection.scalars(select(ended.c.id).where(*conditions).order_by(ended.c.id)).all()
 
