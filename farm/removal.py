@@ -83,7 +83,7 @@ def render_removed(engine: Engine, job_id: int, by: str = "") -> int:
                 finished_at=None,
             )
         )
-        note(connection, by, "job.retry", job_id, images=len(removed), removed=True)
+        note(connection, by, "job.restore", job_id, images=len(removed))
         announce(connection, job_id, Announcement(Kind.JOB_RETRIED, details={"images": len(removed)}))
         wake_producer(connection)
     return len(removed)

@@ -20,6 +20,7 @@ from dashboard.api.schemas.jobs import (
     JobsQuery,
     Outcomes,
     RetriedJob,
+    RetryQuery,
 )
 from dashboard.api.schemas.submission import KEY, SUBMISSION, Receipt, StreamQuery
 from dashboard.api.submission import read_changes, read_submission
@@ -31,6 +32,7 @@ from dashboard.steering import action_named, steer
 from dashboard.submitting import submit
 from farm.control import cancel_job, change_job, delete_job, pause_job, resume_job, retry_failed
 from farm.errors import InvalidSubmissionError, Problem
+from farm.removal import render_removed
 from farm.states import JobState
 
 blueprint = Blueprint("api_jobs", __name__)
@@ -134,12 +136,15 @@ def resume(job_id: int) -> Response:
 
 
 @blueprint.post("/jobs/<int:job_id>/retry")
-@describe("jobs", {200: RetriedJob})
+@describe("jobs", {200: RetriedJob}, query=RetryQuery)
 def retry(job_id: int) -> Response:
-    """Render the failed images of a job again; ``retried`` says how many there were."""
+    """Render the failed images of a job again, or with ``removed=true`` those whose pictures were removed; ``retried``
+    says how many there were.
+    """
     farm = context()
     require_steering(get_job(farm.engine, farm.board, job_id).job)
-    retried = retry_failed(farm.engine, job_id, identity().name)
+    again = render_removed if read_query(RetryQuery).removed == "true" else retry_failed
+    retried = again(farm.engine, job_id, identity().name)
     return jsonify({**job_json(get_job(farm.engine, farm.board, job_id)), "retried": retried})
 
 

@@ -229,9 +229,9 @@ class Job(JobFields):
         call(self._job.resume)
         return self
 
-    def retry(self) -> Self:
-        """Render its failed images again."""
-        call(self._job.retry)
+    def retry(self, *, removed: bool = False) -> Self:
+        """Render its failed images again, or those whose pictures were ``removed``."""
+        call(self._job.retry, removed=removed)
         return self
 
     def change(
@@ -370,7 +370,7 @@ class Image(ImageFields):
         return call(self._image.save, path)
 
     def _repr_png_(self) -> "builtins.bytes | None":
-        return call(self._image.png) if self.state == "completed" else None
+        return call(self._image.png) if self.state == "completed" and not self.is_removed else None
 
 
 class _MeterOfCaller(Meter):

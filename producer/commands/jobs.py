@@ -104,11 +104,17 @@ def resume(job_ids: JobsArgument, as_json: JsonOption = False) -> None:
     )
 
 
-def retry(job_ids: JobsArgument, as_json: JsonOption = False) -> None:
+def retry(
+    job_ids: JobsArgument,
+    removed: Annotated[
+        bool, typer.Option("--removed", help="Those whose pictures were removed, in place of those that failed.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Render the failed images of jobs again."""
     _each(
         job_ids,
-        Job.retry,
+        lambda job: job.retry(removed=removed),
         lambda job: f"Job {job.id}: {job.data['retried']} images are rendered again.",
         as_json=as_json,
     )

@@ -90,8 +90,16 @@ class JobDetails(JobDocument):
     errors: list[Reason]
 
 
+class RetryQuery(Query):
+    """What is rendered again."""
+
+    removed: Literal["true", "false"] | None = Field(
+        default=None, description="true: what was removed, not what failed"
+    )
+
+
 class RetriedJob(JobDocument):
-    """A job of which failed images are rendered again."""
+    """A job of which images are rendered again."""
 
     retried: int
 
@@ -195,6 +203,7 @@ class _ImageDocument(Document):
     rating: int
     tags: list[str]
     finished_at: datetime | None
+    removed_at: datetime | None
     download_name: str
     url: str
     file_url: str | None
