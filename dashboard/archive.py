@@ -30,7 +30,18 @@ RETRY_SECONDS = 30
 _CHUNK = 64 * 1024
 #: What spreadsheets take for a formula at the beginning of a cell.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_COLUMNS = ("name", "job_id", "index", "state", "error", "rating", "tags", "sha256", *ImageParameters.model_fields)
+_COLUMNS = (
+    "name",
+    "job_id",
+    "index",
+    "state",
+    "error",
+    "rating",
+    "tags",
+    "sha256",
+    "removed_at",
+    *ImageParameters.model_fields,
+)
 
 _places = threading.BoundedSemaphore(MAX_AT_ONCE)
 
@@ -122,6 +133,7 @@ class _Manifest:
             "rating": image.rating,
             "tags": image.tags,
             "sha256": image.sha256,
+            "removed_at": image.removed_at and image.removed_at.isoformat(),
             **view.parameters,
         }
         self._lines.write(json.dumps(values, ensure_ascii=False).encode() + b"\n")

@@ -10,6 +10,7 @@ from werkzeug.exceptions import Gone
 
 from dashboard.context import context
 from dashboard.queries.images import ImageView
+from dashboard.removed import picture_key
 from farm.errors import NotFoundError
 from farm.signing_keys import signing_key
 
@@ -17,11 +18,9 @@ SIGNED_URL_SECONDS = 3600
 
 
 def signed_url(view: ImageView) -> str:
-    """Where anybody can fetch a finished picture for an hour. Raises NotFoundError for one that is not finished."""
+    """Where anybody can fetch a finished picture for an hour. Raises NotFoundError or Gone for what is not there."""
     image = view.image
-    if image.image_key is None:
-        raise NotFoundError(f"Image {image.index} of job {image.job_id} has no picture (yet).")
-    url = context().store.public_url(image.image_key, SIGNED_URL_SECONDS)
+    url = context().store.public_url(picture_key(image), SIGNED_URL_SECONDS)
     if url is not None:
         return url
     return url_for("signed.picture", token=_serializer().dumps([image.job_id, image.index]), _external=True)

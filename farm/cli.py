@@ -17,7 +17,18 @@ from farm.errors import ConfigurationError, FarmError
 from farm.settings import Settings, get_settings
 from farm.spec import MAX_BATCH, Pixels
 from farm.states import Stage
-from producer.commands import catalog, following, jobs, login, models, people, pictures, submitting, tokens
+from producer.commands import (
+    catalog,
+    following,
+    jobs,
+    login,
+    models,
+    people,
+    pictures,
+    retention,
+    submitting,
+    tokens,
+)
 from producer.commands import farm as farm_commands
 from producer.commands.terms import JsonOption, friendly_errors, messages, output
 
@@ -68,6 +79,7 @@ app.add_typer(tokens.tokens, name="token", rich_help_panel=FARM)
 app.add_typer(people.users, name="user", rich_help_panel=OPERATOR)
 app.add_typer(catalog.catalog, name="catalog", rich_help_panel=OPERATOR)
 app.add_typer(models.models, name="models", rich_help_panel=OPERATOR)
+app.add_typer(retention.retention, name="retention", rich_help_panel=OPERATOR)
 
 DevicesOption = Annotated[
     str,

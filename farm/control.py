@@ -3,7 +3,7 @@
 Locks are taken in the same order as there: job, batches, images. ``by`` is the name of whoever does it, for the log.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypedDict, Unpack
 
@@ -12,14 +12,13 @@ from sqlalchemy.dialects.postgresql import insert
 
 from farm.activity import note
 from farm.database import wake_producer
+from farm.doomed import doom_objects
 from farm.events import Announcement, Kind, announce
 from farm.formats import format_of
 from farm.keys import image_key, latents_key, thumbnail_key
-from farm.models import Batch, DoomedObject, Image, Job
+from farm.models import Batch, DoomedObject, Image, Job, JobInput
 from farm.states import BatchState, ImageState, JobState, Stage
 
-#: A statement holds at most 65,535 values.
-_KEYS_AT_ONCE = 10_000
 UNFINISHED_JOB = (JobState.QUEUED, JobState.RUNNING)
 UNFINISHED = (BatchState.READY, BatchState.QUEUED, BatchState.RUNNING)
 
@@ -88,14 +87,20 @@ class JobChanges(TypedDict, total=False):
     """None: as many as there are."""
     deadline: datetime | None
     """None takes it away."""
+    keep: Mapping[str, int | bool | None]
+    """``keep_days``, ``keep_starred`` or both."""
 
 
 def change_job(engine: Engine, job_id: int, by: str = "", **changes: Unpack[JobChanges]) -> bool:
-    """Change what is given of a job; all but the name counts from its next batch on. False if it has ended and only
-    the name could be changed.
+    """Change what is given of a job; all but its name and what is kept of it counts from its next batch on. False if it
+    has ended and only these could be changed.
     """
-    name = changes.pop("name", None)
+    name, keep = changes.pop("name", None), changes.pop("keep", None)
     with engine.begin() as connection:
+        if keep:
+            connection.execute(update(Job).where(Job.id == job_id).values(**keep))
+            note(connection, by, "job.keep", job_id, **keep)
+            announce(connection, job_id, Announcement(Kind.JOB_CHANGED, details={**keep}))
         if name is not None:
             connection.execute(update(Job).where(Job.id == job_id).values(name=name))
             note(connection, by, "job.rename", job_id, name=name)
@@ -161,30 +166,32 @@ def delete_job(engine: Engine, job_id: int, lease_seconds: float, by: str = "") 
 
     Objects wait for two leases: so long may a worker still write what was cancelled.
     """
-    not_before = func.now() + timedelta(seconds=2 * lease_seconds)
     with engine.begin() as connection:
         ended = select(Job.id, Job.name).where(Job.id == job_id, Job.finished_at.is_not(None)).with_for_update()
         job = connection.execute(ended).one_or_none()
         if job is None:
             return False
-        for column, rows in (
-            (Image.image_key, Image.job_id == job_id),
-            (Image.thumbnail_key, Image.job_id == job_id),
-            (Batch.latents_key, Batch.job_id == job_id),
-        ):
-            doomed = select(column, not_before).where(rows, column.is_not(None))
-            connection.execute(insert(DoomedObject).from_select(["key", "not_before"], doomed).on_conflict_do_nothing())
-        unnamed = [{"key": key, "not_before": not_before} for key in _unnamed_objects(connection, job_id)]
-        for start in range(0, len(unnamed), _KEYS_AT_ONCE):
-            some = unnamed[start : start + _KEYS_AT_ONCE]
-            connection.execute(insert(DoomedObject).values(some).on_conflict_do_nothing())
-        announce(connection, job_id, Announcement(Kind.JOB_DELETED, details={"name": job.name}))
-        note(connection, by, "job.delete", job_id, name=job.name)
-        # The foreign keys would do it row by row.
-        for table in (Image, Batch):
-            connection.execute(delete(table).where(table.job_id == job_id))
-        connection.execute(delete(Job).where(Job.id == job_id))
+        delete_ended_job(connection, job_id, job.name, lease_seconds, by)
     return True
+
+
+def delete_ended_job(connection: Connection, job_id: int, name: str, lease_seconds: float, by: str) -> None:
+    """The same for a job that has ended, and whose row is locked."""
+    not_before = func.now() + timedelta(seconds=2 * lease_seconds)
+    for column, rows in (
+        (Image.image_key, Image.job_id == job_id),
+        (Image.thumbnail_key, Image.job_id == job_id),
+        (Batch.latents_key, Batch.job_id == job_id),
+    ):
+        doomed = select(column, not_before).where(rows, column.is_not(None))
+        connection.execute(insert(DoomedObject).from_select(["key", "not_before"], doomed).on_conflict_do_nothing())
+    doom_objects(connection, _unnamed_objects(connection, job_id), not_before)
+    announce(connection, job_id, Announcement(Kind.JOB_DELETED, details={"name": name}))
+    note(connection, by, "job.delete", job_id, name=name)
+    # The foreign keys would do it row by row.
+    for table in (Image, Batch, JobInput):
+        connection.execute(delete(table).where(table.job_id == job_id))
+    connection.execute(delete(Job).where(Job.id == job_id))
 
 
 def _unnamed_objects(connection: Connection, job_id: int) -> Iterator[str]:

@@ -72,6 +72,8 @@ class Identity:
 
 def add_user(engine: Engine, name: str, role: Role, password: str | None = None, *, by: str | None = None) -> Identity:
     """Make a user; raises InvalidSubmissionError for a name that is taken or a password that is too short."""
+    if name == "*":
+        raise _refusal("name", "would stand for everybody in policies of retention; take another")
     if not 0 < len(name) <= MAX_NAME_CHARACTERS or name != name.strip() or not name.isprintable():
         raise _refusal("name", f"must have 1 to {MAX_NAME_CHARACTERS} printable characters, and no space at its ends")
     hashed = _hash(password) if password is not None else None

@@ -30,6 +30,8 @@ MAX_IMAGES_PER_PROMPT = 10_000
 #: Images of a job.
 MAX_IMAGES = 1_000_000
 MAX_PRIORITY = 100
+#: A hundred years.
+MAX_KEEP_DAYS = 36_500
 #: Images in one pipeline call.
 MAX_BATCH = 64
 #: Jobs of this priority are of the interactive class: somebody waits for them. They overtake all others, which are
@@ -381,3 +383,7 @@ class JobSpec(BaseModel):
     """At most so many devices render it at once."""
     deadline: AwareDatetime | None = None
     """When it should be done, with its time zone; it is shown with a forecast."""
+    keep_days: int | None = Field(default=None, ge=1, le=MAX_KEEP_DAYS)
+    """So many days after its end its pictures go; by default what its owner's policy says (``farm.retention``)."""
+    keep_starred: bool | None = None
+    """Whether starred ones stay in spite of that; by default what its owner's policy says, or else they do."""

@@ -9,6 +9,8 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
@@ -29,6 +31,17 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """What a listing tells of an object."""
+
+    key: str
+    size: int
+    """Bytes."""
+    modified: datetime
+    """With its time zone."""
+
+
 class ObjectStore(Protocol):
     """What the farm asks of a store. ``put`` is atomic: a reader sees the old object, the new one or none.
 
@@ -46,6 +59,9 @@ class ObjectStore(Protocol):
 
     def delete_many(self, keys: Sequence[str]) -> None:
         """Remove up to 1,000 objects; those that are not there are fine."""
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """All objects whose keys begin so (up to a slash); what comes or goes meanwhile may be among them."""
 
     def public_url(self, key: str, seconds: int, download_name: str | None = None) -> str | None:
         """A signed URL that a browser can fetch for so many seconds, or None if it must come through us."""
@@ -116,6 +132,24 @@ class DirectoryStore(ObjectStore):
             self.delete(key)
 
     @override
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        for folder, _, names in os.walk(self._path(prefix.rstrip("/"))):
+            for name in sorted(names):
+                path = Path(folder, name)
+                # What is being written begins with a dot.
+                if name.startswith("."):
+                    continue
+                try:
+                    with _store_errors(name, OSError):
+                        status = path.stat()
+                except StoreError as error:
+                    if isinstance(error.__cause__, FileNotFoundError):
+                        continue
+                    raise
+                key = path.relative_to(self.root).as_posix()
+                yield StoredObject(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+
+    @override
     def public_url(self, key: str, seconds: int, download_name: str | None = None) -> str | None:
         return None
 
@@ -176,6 +210,15 @@ class S3Store(ObjectStore):
             )
         if errors := answer.get("Errors"):
             raise StoreError(f"The store did not delete {errors[0].get('Key')}: {errors[0].get('Message')}")
+
+    @override
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix + prefix)
+        with _store_errors(prefix, *self._failures):
+            for page in pages:
+                for one in page.get("Contents", []):
+                    key = one["Key"].removeprefix(self.prefix)
+                    yield StoredObject(key, one["Size"], one["LastModified"])
 
     @override
     def public_url(self, key: str, seconds: int, download_name: str | None = None) -> str | None:

@@ -53,6 +53,8 @@ class FinishedPicture:
     image_key: str
     thumbnail_key: str
     sha256: str
+    size: int | None = None
+    """Of the picture, in bytes."""
 
 
 class FailureOutcome(Enum):
@@ -198,6 +200,7 @@ def finish_batch(
                 image_key=bindparam("picture_key"),
                 thumbnail_key=bindparam("picture_thumbnail_key"),
                 sha256=bindparam("picture_sha256"),
+                picture_bytes=bindparam("picture_size"),
                 finished_at=func.now(),
             ),
             [
@@ -206,6 +209,7 @@ def finish_batch(
                     "picture_key": picture.image_key,
                     "picture_thumbnail_key": picture.thumbnail_key,
                     "picture_sha256": picture.sha256,
+                    "picture_size": picture.size,
                 }
                 for picture in pictures
             ],
@@ -215,7 +219,8 @@ def finish_batch(
             .where(Worker.id == worker_id)
             .values(images_completed=Worker.images_completed + len(pictures))
         )
-        ended_job = _roll_up(connection, held.job_id, completed=len(pictures))
+        stored = sum(picture.size or 0 for picture in pictures)
+        ended_job = _roll_up(connection, held.job_id, completed=len(pictures), stored=stored)
         news = [Announcement(Kind.IMAGE_COMPLETED, picture.index) for picture in pictures]
         announce(connection, held.job_id, *news, *ended_job)
         note_stage(
@@ -328,8 +333,10 @@ def _lock_job(connection: Connection, job_id: int) -> None:
     connection.execute(select(Job.id).where(Job.id == job_id).with_for_update())
 
 
-def _roll_up(connection: Connection, job_id: int, *, completed: int = 0, failed: int = 0) -> list[Announcement]:
-    """Count ended images into their job, and end the job with its last image. The job's row is locked.
+def _roll_up(
+    connection: Connection, job_id: int, *, completed: int = 0, failed: int = 0, stored: int = 0
+) -> list[Announcement]:
+    """Count ended images, and their bytes, into their job, and end the job with its last image. Its row is locked.
 
     Returns what there is to announce: the job's end, if this was it.
     """
@@ -342,6 +349,7 @@ def _roll_up(connection: Connection, job_id: int, *, completed: int = 0, failed:
         .values(
             images_completed=all_completed,
             images_failed=all_failed,
+            picture_bytes=Job.picture_bytes + stored,
             state=case(
                 (and_(ended, all_failed == 0), JobState.COMPLETED),
                 (ended, JobState.FAILED),

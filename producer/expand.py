@@ -208,6 +208,11 @@ class Expansion:
         if not count:
             raise InvalidSubmissionError([Problem("prompt", "there is none; write at least one")])
 
+    @property
+    def inputs(self) -> Collection[str]:
+        """The uploaded pictures that go in, of all rows so far."""
+        return {ref for ref in self._sizes if ref.startswith("sha256:")}
+
     def _resolved(self, row: Row, found: "Problems") -> dict[str, Any] | None:
         """The row's values with content in place of names; None if it has problems, which are then among ``found``."""
         if row.problems:

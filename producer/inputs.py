@@ -1,18 +1,23 @@
-"""Pictures that go in: checked, stored once under the hash of their bytes, and named by it."""
+"""Pictures that go in: checked, stored once under the hash of their bytes, and named by it.
+
+Those that no job names are removed in time (``producer.retention``): whoever asks for one here uses it, and keeps it.
+"""
 
 import io
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 from PIL import Image as Pictures
 from PIL import ImageOps, UnidentifiedImageError
-from sqlalchemy import Engine, select, tuple_
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Connection, Engine, func, literal, select, tuple_, update
+from sqlalchemy.dialects.postgresql import array, insert
 
+from farm.doomed import spare_objects
 from farm.errors import InvalidSubmissionError, Problem
 from farm.keys import input_key
-from farm.models import Batch, Image, Input
+from farm.models import Batch, Image, Input, JobInput
 from farm.spec import INPUT_REF, WHOLE_JOB, job_picture
 from farm.storage import ObjectStore, sha256
 from producer.expand import InputSize
@@ -22,6 +27,8 @@ MAX_INPUT_PIXELS = 64_000_000
 #: Formats that Pillow reads without calling other programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 _PREFIX = "sha256:"
+#: Key of an advisory lock ("inpt" in ASCII).
+_INPUTS_LOCK = 0x696E7074
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +46,8 @@ class StoredInput:
 def accept_input(engine: Engine, store: ObjectStore, data: bytes) -> StoredInput:
     """Store a picture, if it is not there yet; raises InvalidSubmissionError when it is none.
 
-    The object is written before its row: what has a row can be rendered from.
+    The object is written before its row: what has a row can be rendered from. It may be doomed, as one that was removed
+    or that had no row: before it is written nobody may be about to remove it, and afterwards nobody may begin.
     """
     digest = sha256(data)
     known = find_input(engine, _PREFIX + digest)
@@ -47,10 +55,14 @@ def accept_input(engine: Engine, store: ObjectStore, data: bytes) -> StoredInput
         return known
     picture, media_type = open_picture(data)
     width, height = picture.size
+    with engine.begin() as connection:
+        spare_objects(connection, [input_key(digest)])
     store.put(input_key(digest), data, media_type)
     row = {"sha256": digest, "width": width, "height": height, "size": len(data), "media_type": media_type}
     with engine.begin() as connection:
+        lock_inputs(connection)
         connection.execute(insert(Input).values(row).on_conflict_do_nothing())
+        spare_objects(connection, [input_key(digest)])
     return StoredInput(_PREFIX + digest, width, height, len(data), media_type)
 
 
@@ -77,7 +89,8 @@ def open_picture(data: bytes) -> tuple[Pictures.Image, str]:
 def find_input(engine: Engine, ref: str) -> StoredInput | None:
     """The picture called ``ref``, or None."""
     query = select(Input.width, Input.height, Input.size, Input.media_type)
-    with engine.connect() as connection:
+    with engine.begin() as connection:
+        _use(connection, [ref])
         row = connection.execute(query.where(Input.sha256 == ref.removeprefix(_PREFIX))).one_or_none()
     return None if row is None else StoredInput(ref, *row)
 
@@ -87,14 +100,18 @@ def find_inputs(engine: Engine, refs: Collection[str]) -> Mapping[str, InputSize
 
     For a whole job (``job:12``) all its pictures are found, under their own names too.
     """
-    digests = [ref.removeprefix(_PREFIX) for ref in refs if ref.startswith(_PREFIX)]
+    uploaded = [ref for ref in refs if ref.startswith(_PREFIX)]
     whole = {int(ref.removeprefix("job:")) for ref in refs if WHOLE_JOB.fullmatch(ref)}
     places = {place for ref in refs if INPUT_REF.fullmatch(ref) and (place := job_picture(ref)) is not None}
     found: dict[str, InputSize] = {}
-    with engine.connect() as connection:
-        if digests:
-            uploaded = select(Input.sha256, Input.width, Input.height).where(Input.sha256.in_(digests))
-            for digest, width, height in connection.execute(uploaded):
+    if not refs:
+        return found
+    with engine.begin() as connection:
+        if uploaded:
+            _use(connection, uploaded)
+            digests = [ref.removeprefix(_PREFIX) for ref in uploaded]
+            query = select(Input.sha256, Input.width, Input.height).where(Input.sha256.in_(digests))
+            for digest, width, height in connection.execute(query):
                 found[_PREFIX + digest] = InputSize(width, height)
         if whole or places:
             made = (
@@ -107,6 +124,31 @@ def find_inputs(engine: Engine, refs: Collection[str]) -> Mapping[str, InputSize
                 if job_id in whole:
                     found.setdefault(f"job:{job_id}", InputSize(width, height))
     return found
+
+
+def note_inputs(connection: Connection, job_id: int, refs: Collection[str]) -> None:
+    """Write down which pictures a job names, so that they are there as long as the job."""
+    if refs:
+        digests = func.unnest(array([ref.removeprefix(_PREFIX) for ref in sorted(refs)])).column_valued("sha256")
+        connection.execute(insert(JobInput).from_select(["job_id", "sha256"], select(literal(job_id), digests)))
+
+
+def lock_inputs(connection: Connection, *, alone: bool = False) -> None:
+    """For this transaction, keep apart those who write rows of inputs from whoever dooms objects that have none."""
+    lock = func.pg_advisory_xact_lock if alone else func.pg_advisory_xact_lock_shared
+    connection.execute(select(lock(_INPUTS_LOCK)))
+
+
+def _use(connection: Connection, refs: Collection[str]) -> None:
+    """Note that these are used. Seldom enough, so that those who only look write nothing."""
+    connection.execute(
+        update(Input)
+        .where(
+            Input.sha256.in_([ref.removeprefix(_PREFIX) for ref in refs]),
+            Input.used_at < func.now() - timedelta(hours=1),
+        )
+        .values(used_at=func.now())
+    )
 
 
 def _refusal(message: str) -> InvalidSubmissionError:

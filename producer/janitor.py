@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from sqlalchemy import Engine, delete, func, select
+from sqlalchemy import Engine, delete, func, select, text
 
 from farm.models import DoomedObject, IdempotencyKey, TokenDay
 from farm.storage import ObjectStore
@@ -20,6 +20,8 @@ def remove_doomed_objects(engine: Engine, store: ObjectStore) -> int:
     Several producers may do it at once: each takes others.
     """
     with engine.begin() as connection:
+        # A slow store is waited for; nobody else needs what is locked meanwhile.
+        connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '10min'"))
         keys = connection.scalars(
             select(DoomedObject.key)
             .where(DoomedObject.not_before <= func.now())

@@ -24,6 +24,7 @@ from producer.janitor import forget_old_keys, remove_doomed_objects
 from producer.minutes import add_up_minutes, forget_old_minutes, record_queues
 from producer.reassign import reassign
 from producer.recovery import recover
+from producer.retention import Rounds
 from producer.webhooks import send_deliveries
 
 logger = logging.getLogger(__name__)
@@ -122,13 +123,15 @@ def run(settings: Settings, stop: threading.Event) -> None:
     database_url = settings.database_url
     assert database_url is not None  # noqa: S101 - open_database has refused None
     leadership = Leadership(database_url)
-    leading = False
+    leads = threading.Event()
     dispatcher = Dispatcher(engine, celery, settings)
     chores = Chores(engine, celery, settings, dispatcher)
     store = open_store(settings)
     senders = open_database(settings)
+    rounds = Rounds(engine, settings.lease_seconds)
     beside = [
         _beside(stop, "janitor", lambda: remove_doomed_objects(engine, store)),
+        _beside(stop, "retention", lambda: rounds.step() if leads.is_set() else 0),
         _beside(stop, "webhooks", lambda: send_deliveries(senders, database_url, settings.reachable_hosts, stop)),
     ]
     try:
@@ -137,8 +140,8 @@ def run(settings: Settings, stop: threading.Event) -> None:
                 if not leadership.acquire():
                     stop.wait(STANDBY_SECONDS)
                     continue
-                if not leading:
-                    leading = True
+                if not leads.is_set():
+                    leads.set()
                     logger.info("this producer leads")
                 chores.do()
                 dispatcher.dispatch()
@@ -146,7 +149,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
             except (OperationalError, psycopg.OperationalError) as error:
                 logger.warning("database away, trying again: %s", str(error).splitlines()[0])
                 leadership.release()
-                leading = False
+                leads.clear()
                 stop.wait(STANDBY_SECONDS)
     finally:
         leadership.release()
@@ -159,7 +162,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
 
 
 def _beside(stop: threading.Event, name: str, work: Callable[[], int]) -> threading.Thread:
-    """Do something again and again that must not hold up dispatching, in every producer, leader or not.
+    """Do something again and again that must not hold up dispatching, in every producer, unless it asks who leads.
 
     ``work`` returns how much it found to do (or goes on until ``stop`` is set); outages are outlived.
     """

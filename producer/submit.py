@@ -25,7 +25,7 @@ from farm.spec import MAX_IMAGES
 from farm.tracing import span, traceparent
 from producer.batching import Grouping
 from producer.expand import Expansion, Shape
-from producer.inputs import find_inputs
+from producer.inputs import find_inputs, note_inputs
 from producer.intake import Intake
 from producer.quotas import Quotas, count_submission, require_quota
 from producer.words import word_lists
@@ -159,6 +159,8 @@ class _Draft:
             "requires": spec.requires,
             "max_devices": spec.max_devices,
             "deadline": spec.deadline,
+            "keep_days": spec.keep_days,
+            "keep_starred": spec.keep_starred,
         }
 
     def _parts_of(self, shape: Shape) -> tuple[str, str]:
@@ -200,6 +202,7 @@ def _insert(
     own = {"id": job_id, "owner": owner, "after_job_id": after, "traceparent": traceparent()}
     own["token_id"] = None if quotas is None else quotas.token_id
     connection.execute(insert(Job).values(draft.row() | own))
+    note_inputs(connection, job_id, draft.expansion.inputs)
     _copy(connection, "batches (id, held, parameters, job_id)", job_id, draft.batches)
     columns = '"index", batch_id, prompt, negative_prompt, seed, parameters, job_id'
     _copy(connection, f"images ({columns})", job_id, draft.images)

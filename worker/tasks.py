@@ -237,7 +237,7 @@ def _deliver(station: Station, member: Member) -> bool:
         with span("store", index=claimed.index):
             station.store.put(image_key, data, delivered.media_type)
             thumbnail.result()
-        finished.append(FinishedPicture(claimed.index, image_key, thumbnail_key, sha256(data)))
+        finished.append(FinishedPicture(claimed.index, image_key, thumbnail_key, sha256(data), len(data)))
     with span("commit"):
         return finish_batch(station.engine, held, station.worker_id, finished, member.seconds)
 

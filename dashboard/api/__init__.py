@@ -17,6 +17,7 @@ from dashboard.api import (
     presets,
     queues,
     reference,
+    retention,
     shares,
     signed,
     webhooks,
@@ -31,7 +32,7 @@ def register_api(app: Flask) -> None:
     """Add all routes of the API."""
     for module in (jobs, estimates, images, archive, inputs, pipelines, presets, queues, word_lists, workers):
         app.register_blueprint(module.blueprint, url_prefix="/api/v1")
-    for module in (people, activities, autoscaling, events, shares, webhooks, reference):
+    for module in (people, activities, autoscaling, events, retention, shares, webhooks, reference):
         app.register_blueprint(module.blueprint, url_prefix="/api/v1")
     app.before_request(refuse_other_parameters)
     app.teardown_request(close_large_body)

@@ -31,6 +31,7 @@ TAGS = {
     "presets": "Fields of jobs under a name.",
     "words": "Lists of words for prompt templates.",
     "webhooks": "Addresses that are told of events.",
+    "retention": "How long pictures are kept, and what is removed.",
     "people": "Users, tokens, log-in links, and the log of what people did.",
 }
 _DESCRIPTION = """
@@ -46,6 +47,7 @@ _PROBLEMS = {
     HTTPStatus.FORBIDDEN: "The role, or the token's scopes, do not allow it.",
     HTTPStatus.NOT_FOUND: "There is no such thing.",
     HTTPStatus.CONFLICT: "It is in a state that does not allow it.",
+    HTTPStatus.GONE: "Its picture was removed.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is larger than the farm accepts.",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is of a media type that is not taken here.",
     HTTPStatus.UNPROCESSABLE_ENTITY: "Refused as a whole; `errors` lists what is wrong, each with its place.",
@@ -65,12 +67,12 @@ PLACES: dict[str, tuple[str, int | str]] = {
     "index": ("index of an image in its job, from 0", 0),
     "token_id": ("number of a token", 1),
     "user_id": ("number of a user", 1),
+    "owner": ("name of an owner; `*` is everybody without a policy", "ana"),
     "preset_id": ("number of a preset", 1),
     "webhook_id": ("number of a webhook", 1),
     "delivery_id": ("number of a delivery", 1),
     "worker_id": ("name of a worker, as the list has it", "workstation/cuda:0/1f2e3d4c"),
     "ref": ("a picture: `sha256:` and 64 hexadecimal digits", f"sha256:{'01' * 32}"),
-    "owner": ("name of an owner", "ana"),
     "name": ("its name", "animals"),
 }
 _CONVERTER = re.compile(r"<(?:(\w+):)?(\w+)>")

@@ -27,11 +27,11 @@ from dashboard.picking import json_change, json_filter, query_filter
 from dashboard.queries.images import ImageView, get_image, list_images
 from dashboard.queries.jobs import get_job
 from dashboard.queries.pictures import list_pictures, read_place
+from dashboard.removed import picture_key
 from dashboard.signing import SIGNED_URL_SECONDS
 from farm.errors import NotFoundError
 from farm.formats import FORMATS
 from farm.marks import mark_image, mark_images
-from farm.states import ImageState
 
 blueprint = Blueprint("api_images", __name__)
 
@@ -41,7 +41,7 @@ TOLD = {
     "Content-Disposition": "The name to save it under, if that was asked for.",
     "Location": "With 302: a signed address of the store, good for an hour.",
 }
-STORE = (HTTPStatus.BAD_GATEWAY,)
+STORE = (HTTPStatus.GONE, HTTPStatus.BAD_GATEWAY)
 PICTURES = tuple(Media(kind) for kind in dict.fromkeys(one.media_type for one in FORMATS.values()))
 
 
@@ -101,7 +101,7 @@ def file(job_id: int, index: int) -> AnyResponse:
     """The picture; ``?download=1`` has the browser save it under its download name."""
     view = get_image(context().engine, job_id, index)
     name = view.download_name if read_query(FileQuery).download else None
-    return _object(view, view.image.image_key, view.format.media_type, name)
+    return _object(view, picture_key(view.image), view.format.media_type, name)
 
 
 @blueprint.get("/jobs/<int:job_id>/images/<int:index>/latents")
@@ -114,7 +114,7 @@ def latents(job_id: int, index: int) -> AnyResponse:
             f"Image {index} of job {job_id} is a {view.parameters['output_format']}; submit it with output_format "
             f"latents to get its latents."
         )
-    return _object(view, view.image.image_key, view.format.media_type, view.download_name)
+    return _object(view, picture_key(view.image), view.format.media_type, view.download_name)
 
 
 @blueprint.get("/jobs/<int:job_id>/images/<int:index>/thumbnail")
@@ -122,7 +122,7 @@ def latents(job_id: int, index: int) -> AnyResponse:
 def thumbnail(job_id: int, index: int) -> AnyResponse:
     """A small WebP of the picture."""
     view = get_image(context().engine, job_id, index)
-    return _object(view, view.image.thumbnail_key, "image/webp", None)
+    return _object(view, picture_key(view.image, thumbnail=True), "image/webp", None)
 
 
 @blueprint.get("/jobs/<int:job_id>/images/<int:index>/preview")
@@ -143,7 +143,7 @@ def image_json(view: ImageView) -> dict[str, Any]:
     """An image as the API shows it."""
     image = view.image
     place: dict[str, Any] = {"job_id": image.job_id, "index": image.index}
-    completed = image.state is ImageState.COMPLETED
+    there = image.image_key is not None
     return {
         **place,
         "state": image.state.value,
@@ -153,20 +153,19 @@ def image_json(view: ImageView) -> dict[str, Any]:
         "rating": image.rating,
         "tags": image.tags,
         "finished_at": image.finished_at and image.finished_at.isoformat(),
+        "removed_at": image.removed_at and image.removed_at.isoformat(),
         "download_name": view.download_name,
         "url": url_for("api_images.show", **place),
-        "file_url": url_for("api_images.file", **place) if completed else None,
-        "thumbnail_url": url_for("api_images.thumbnail", **place) if completed else None,
+        "file_url": url_for("api_images.file", **place) if there else None,
+        "thumbnail_url": url_for("api_images.thumbnail", **place) if there else None,
         "latents_url": url_for("api_images.latents", **place)
-        if completed and view.parameters["output_format"] == "latents"
+        if there and view.parameters["output_format"] == "latents"
         else None,
     }
 
 
-def _object(view: ImageView, key: str | None, media_type: str, download_name: str | None) -> AnyResponse:
+def _object(view: ImageView, key: str, media_type: str, download_name: str | None) -> AnyResponse:
     """An object of the store: by signed redirect where browsers reach the store, else through here."""
-    if key is None:
-        raise NotFoundError(f"Image {view.image.index} of job {view.image.job_id} has no picture (yet).")
     store = context().store
     if (url := store.public_url(key, SIGNED_URL_SECONDS, download_name)) is not None:
         return redirect(url, HTTPStatus.FOUND)

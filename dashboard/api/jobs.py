@@ -20,6 +20,7 @@ from dashboard.api.schemas.jobs import (
     JobsQuery,
     Outcomes,
     RetriedJob,
+    RetryQuery,
 )
 from dashboard.api.schemas.submission import KEY, SUBMISSION, Receipt, StreamQuery
 from dashboard.api.submission import read_changes, read_submission
@@ -32,6 +33,7 @@ from dashboard.steering import action_named, steer
 from dashboard.submitting import submit
 from farm.control import cancel_job, change_job, delete_job, pause_job, resume_job, retry_failed
 from farm.errors import InvalidSubmissionError, Problem
+from farm.removal import render_removed
 from farm.states import JobState
 
 blueprint = Blueprint("api_jobs", __name__)
@@ -102,7 +104,7 @@ def show(job_id: int) -> Response:
 @blueprint.patch("/jobs/<int:job_id>")
 @describe("jobs", {200: JobDocument}, body=JobChanges, problems=(HTTPStatus.CONFLICT,))
 def change(job_id: int) -> Response:
-    """Change ``priority``, ``name``, ``max_devices`` or ``deadline`` of a job."""
+    """Change ``priority``, ``name``, ``max_devices``, ``deadline``, ``keep_days`` or ``keep_starred`` of a job."""
     farm = context()
     require_steering(get_job(farm.engine, farm.board, job_id).job)
     changes = read_changes(read_json_object(JobChanges))
@@ -137,12 +139,15 @@ def resume(job_id: int) -> Response:
 
 
 @blueprint.post("/jobs/<int:job_id>/retry")
-@describe("jobs", {200: RetriedJob})
+@describe("jobs", {200: RetriedJob}, query=RetryQuery)
 def retry(job_id: int) -> Response:
-    """Render the failed images of a job again; ``retried`` says how many there were."""
+    """Render the failed images of a job again, or with ``removed=true`` those whose pictures were removed; ``retried``
+    says how many there were.
+    """
     farm = context()
     require_steering(get_job(farm.engine, farm.board, job_id).job)
-    retried = retry_failed(farm.engine, job_id, identity().name)
+    again = render_removed if read_query(RetryQuery).removed == "true" else retry_failed
+    retried = again(farm.engine, job_id, identity().name)
     return jsonify({**job_json(get_job(farm.engine, farm.board, job_id)), "retried": retried})
 
 
@@ -208,7 +213,10 @@ def job_json(view: JobView) -> dict[str, Any]:
             "failed": job.images_failed,
             "cancelled": view.images_cancelled,
             "pending": view.images_pending,
+            "removed": job.images_removed,
         },
+        "keep_days": job.keep_days,
+        "keep_starred": job.keep_starred,
         "progress": round(view.progress, 4),
         "images_per_minute": view.images_per_minute,
         "seconds_left": view.seconds_left,

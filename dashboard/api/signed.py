@@ -5,8 +5,8 @@ from flask import Blueprint, Response
 from dashboard.auth import public
 from dashboard.context import context
 from dashboard.queries.images import get_image
+from dashboard.removed import picture_key
 from dashboard.signing import SIGNED_URL_SECONDS, read_signed
-from farm.errors import NotFoundError
 
 blueprint = Blueprint("signed", __name__)
 
@@ -16,8 +16,6 @@ blueprint = Blueprint("signed", __name__)
 def picture(token: str) -> Response:
     """The picture that the token lets see."""
     view = get_image(context().engine, *read_signed(token))
-    if view.image.image_key is None:
-        raise NotFoundError("There is no picture at this address.")
-    response = Response(context().store.get(view.image.image_key), mimetype=view.format.media_type)
+    response = Response(context().store.get(picture_key(view.image)), mimetype=view.format.media_type)
     response.headers["Cache-Control"] = f"private, max-age={SIGNED_URL_SECONDS}"
     return response

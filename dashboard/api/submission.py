@@ -21,8 +21,10 @@ from producer.streams import DigestingReader, read_stream
 
 #: Larger JSON bodies are read bit by bit.
 MAX_WHOLE_BYTES = 8 * 2**20
+#: What a job says of how long its pictures are kept.
+KEEP = ("keep_days", "keep_starred")
 #: Fields of a job that may change after it was accepted.
-CHANGEABLE = ("priority", "name", "max_devices", "deadline")
+CHANGEABLE = ("priority", "name", "max_devices", "deadline", *KEEP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def split_json(body: Json) -> tuple[Json, Intake]:
 
 
 def read_changes(body: Json) -> Json:
-    """What is to become of a job: fields of CHANGEABLE. Raises InvalidSubmissionError."""
+    """What is to become of a job, as ``change_job`` takes it. Raises InvalidSubmissionError."""
     for name in body:
         if name not in CHANGEABLE:
             raise _refusal(name, f"cannot be changed; {', '.join(CHANGEABLE)} can")
@@ -78,7 +80,9 @@ def read_changes(body: Json) -> Json:
     except ValidationError as error:
         details = error.errors()[0]
         raise _refusal(str(details["loc"][0]), details["msg"].lower()) from None
-    return {name: getattr(spec, name) for name in body}
+    changes = {name: getattr(spec, name) for name in body if name not in KEEP}
+    keep = {name: getattr(spec, name) for name in KEEP if name in body}
+    return {**changes, "keep": keep} if keep else changes
 
 
 def json_pointer(body: Json, problem: Problem) -> str | None:

@@ -27,6 +27,7 @@ from dashboard.context import context
 from dashboard.live import is_stopping
 from dashboard.queries.images import ImageView, list_images
 from dashboard.queries.workers import served_stages
+from dashboard.removed import picture_key
 from dashboard.submitting import submit
 from farm.catalog import Pipeline
 from farm.control import cancel_job
@@ -179,8 +180,8 @@ class Rendering:
 
 
 def read_picture(view: ImageView) -> bytes:
-    """The picture's bytes, as the farm made them; raises ObjectMissingError and StoreError."""
-    return context().store.get(view.image.image_key or "")
+    """The picture's bytes, as the farm made them; raises Gone, ObjectMissingError and StoreError."""
+    return context().store.get(picture_key(view.image))
 
 
 def _require_workers(wish: Wish) -> None:

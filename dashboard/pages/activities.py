@@ -27,8 +27,15 @@ WORDS = {
     "job.deadline": "gave it the deadline {deadline}",
     "job.rename": "renamed it to “{name}”",
     "job.retry": "had {images} rendered again that had failed",
+    "job.restore": "had {images} rendered again that had been removed",
+    "job.keep": "changed how long it is kept",
     "job.delete": "deleted the job “{name}”",
     "images.mark": "marked {images}",
+    "retention.remove": "removed the pictures of {images}",
+    "retention.orphans": "removed {objects} that nothing named",
+    "retention.mend": "noted that the pictures of {images} are missing",
+    "retention.set": "set how long pictures of {owner} are kept",
+    "retention.unset": "removed the policy of {owner}",
     "worker.drain": "drained the worker {worker}",
     "worker.resume": "let the worker {worker} go on",
     "share.set": "gave {owner} the weight {weight}",
@@ -63,8 +70,15 @@ CHOICES = {
     "job.deadline": "changed a deadline",
     "job.rename": "renamed",
     "job.retry": "rendered failures again",
+    "job.restore": "rendered removed pictures again",
+    "job.keep": "changed how long a job is kept",
     "job.delete": "deleted",
     "images.mark": "marked pictures",
+    "retention.remove": "removed pictures",
+    "retention.orphans": "removed orphans",
+    "retention.mend": "noted missing pictures",
+    "retention.set": "set a policy of retention",
+    "retention.unset": "removed a policy of retention",
     "worker.drain": "drained a worker",
     "worker.resume": "resumed a worker",
     "share.set": "set a share",
@@ -89,7 +103,7 @@ CHOICES = {
 }
 
 #: Details that are numbers of something.
-COUNTED = {"images": "image", "words": "word"}
+COUNTED = {"images": "image", "words": "word", "objects": "object"}
 
 _LONGEST_DETAIL = 120
 

@@ -43,6 +43,11 @@ class Cell:
         return label(self.values.get(name))
 
     @property
+    def removed(self) -> bool:
+        """Whether its picture was removed."""
+        return self.state is ImageState.COMPLETED and self.image_key is None
+
+    @property
     def version(self) -> str | None:
         """As of ImageView."""
         return self.sha256 and self.sha256[:16]

@@ -41,6 +41,11 @@ class ImageView:
         return download_name(self.image.index, self.image.seed, self.format.ending)
 
     @property
+    def shown_state(self) -> str:
+        """Its state, or that its picture was removed."""
+        return "removed" if self.image.removed_at is not None else self.image.state.value
+
+    @property
     def format(self) -> Format:
         """The form in which it is delivered."""
         return format_of(self.parameters["output_format"])
@@ -74,13 +79,13 @@ def get_image(engine: Engine, job_id: int, index: int) -> ImageView:
 
 
 def covers(engine: Engine, views: Sequence[JobView]) -> dict[int, ImageView]:
-    """Per job, its first finished picture."""
-    job_ids = [view.job.id for view in views if view.job.images_completed]
+    """Per job, its first picture."""
+    job_ids = [view.job.id for view in views if view.job.images_completed > view.job.images_removed]
     if not job_ids:
         return {}
     first = (
         select(Image.index)
-        .where(Image.job_id == Job.id, Image.state == ImageState.COMPLETED)
+        .where(Image.job_id == Job.id, Image.state == ImageState.COMPLETED, Image.image_key.is_not(None))
         .order_by(Image.index)
         .limit(1)
         .lateral("first")

@@ -17,6 +17,7 @@ from farm.models.rendering import (
     WordList,
     Worker,
 )
+from farm.models.retention import JobInput, RetentionPolicy
 
 __all__ = [
     "MAX_TAGS",
@@ -31,12 +32,14 @@ __all__ = [
     "Image",
     "Input",
     "Job",
+    "JobInput",
     "LoginLink",
     "LoginSession",
     "Preset",
     "QueueMinute",
     "RenderMinute",
     "RenderTotal",
+    "RetentionPolicy",
     "Secret",
     "Share",
     "TokenDay",

@@ -35,7 +35,7 @@ class IdempotencyKey(Base):
 
 
 class DoomedObject(Base):
-    """An object of a deleted job, which the producer service will remove from the store."""
+    """An object that no row names any more, which the producer service will remove from the store."""
 
     __tablename__ = "doomed_objects"
 

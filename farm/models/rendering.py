@@ -46,6 +46,9 @@ class Job(Base):
         CheckConstraint(
             "images_completed >= 0 AND images_failed >= 0 AND images_completed + images_failed <= image_count", "counts"
         ),
+        CheckConstraint("images_removed BETWEEN 0 AND images_completed", "removed_were_completed"),
+        CheckConstraint("picture_bytes >= 0", "picture_bytes"),
+        CheckConstraint("keep_days >= 1", "keep_days"),
         Index("ix_jobs_unfinished", "id", postgresql_where=text("finished_at IS NULL")),
         Index("ix_jobs_after_job_id", "after_job_id", postgresql_where=text("after_job_id IS NOT NULL")),
     )
@@ -61,6 +64,14 @@ class Job(Base):
     image_count: Mapped[int] = mapped_column(Integer)
     images_completed: Mapped[int] = mapped_column(Integer, server_default="0")
     images_failed: Mapped[int] = mapped_column(Integer, server_default="0")
+    images_removed: Mapped[int] = mapped_column(Integer, server_default="0")
+    """Of the completed ones: those whose pictures are in the store no more."""
+    picture_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    """Of its pictures that are in the store, as far as their sizes are known."""
+    keep_days: Mapped[int | None] = mapped_column(Integer)
+    """How long its pictures are kept after its end; NULL is as long as its owner's policy says."""
+    keep_starred: Mapped[bool | None]
+    """Whether starred ones stay in spite of that; NULL is as its owner's policy says."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -136,9 +147,12 @@ class Image(Base):
 
     __tablename__ = "images"
     __table_args__ = (
-        CheckConstraint("(image_key IS NOT NULL) = (state = 'completed')", "completed_has_picture"),
+        CheckConstraint(
+            "(image_key IS NOT NULL) = (state = 'completed' AND removed_at IS NULL)", "completed_has_picture"
+        ),
+        CheckConstraint("removed_at IS NULL OR state = 'completed'", "removed_was_completed"),
         CheckConstraint("(image_key IS NULL) = (thumbnail_key IS NULL)", "picture_with_thumbnail"),
-        CheckConstraint("(image_key IS NULL) = (sha256 IS NULL)", "picture_with_hash"),
+        CheckConstraint("(sha256 IS NOT NULL) = (state = 'completed')", "completed_has_hash"),
         CheckConstraint("(error IS NOT NULL) = (state = 'failed')", "failed_has_reason"),
         CheckConstraint("(finished_at IS NOT NULL) = (state <> 'pending')", "finished"),
         CheckConstraint("seed >= 0", "seed"),
@@ -171,8 +185,12 @@ class Image(Base):
     image_key: Mapped[str | None]
     thumbnail_key: Mapped[str | None]
     sha256: Mapped[str | None]
+    picture_bytes: Mapped[int | None] = mapped_column(Integer)
+    """Size of the picture; NULL for those of older versions until somebody looked (``producer.orphans``)."""
     error: Mapped[str | None]
     finished_at: Mapped[datetime | None]
+    removed_at: Mapped[datetime | None]
+    """When the picture was removed from the store. The row stays: what it was made from, and the hash that it had."""
     rating: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     """What people think of it: 1 starred, -1 rejected, 0 neither."""
     tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default="{}")
@@ -195,6 +213,8 @@ class Input(Base):
     """In bytes."""
     media_type: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    used_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    """When somebody last uploaded it, or named it in a submission; to the hour."""
 
 
 class WordList(Base):

@@ -23,6 +23,8 @@ class Counts:
     failed: int
     cancelled: int
     pending: int
+    removed: int = 0
+    """Of the completed ones: those whose pictures were removed."""
 
     @property
     def ended(self) -> int:
@@ -171,6 +173,11 @@ class ImageFields(ABC):
     def state(self) -> str:
         """``pending``, ``completed``, ``failed`` or ``cancelled``."""
         return str(self.data["state"])
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether its picture was removed after it was finished."""
+        return self.data.get("removed_at") is not None
 
     @property
     def error(self) -> str | None:

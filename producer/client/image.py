@@ -98,6 +98,11 @@ class AsyncImage(ImageFields):
     def _url_of(self, kind: str) -> str:
         url: str | None = self.data[kind]
         if url is None:
+            if self.is_removed:
+                raise NoPictureError(
+                    f"The picture of image {self.index} of job {self.job_id} was removed by retention on "
+                    f"{self.data['removed_at'][:10]}; job.retry(removed=True) renders it again."
+                )
             why = f" ({self.error})" if self.error else ""
             raise NoPictureError(f"Image {self.index} of job {self.job_id} is {self.state}{why} and has no picture.")
         return url

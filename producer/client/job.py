@@ -5,7 +5,7 @@ from contextlib import aclosing
 from datetime import datetime
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import anyio
 from typing_extensions import override
@@ -80,9 +80,9 @@ class AsyncJob(JobFields):
         """Go on with it, or with what follows a test run. Raises ConflictError if it has ended."""
         return await self._act("POST", "/resume")
 
-    async def retry(self) -> Self:
-        """Render its failed images again."""
-        return await self._act("POST", "/retry")
+    async def retry(self, *, removed: bool = False) -> Self:
+        """Render its failed images again, or those whose pictures were ``removed``."""
+        return await self._act("POST", "/retry", params={"removed": "true"} if removed else {})
 
     async def change(
         self,
@@ -91,15 +91,27 @@ class AsyncJob(JobFields):
         name: str | None = None,
         max_devices: int | None = None,
         deadline: datetime | str | None = None,
+        keep_days: int | Literal["none"] | None = None,
+        keep_starred: bool | Literal["none"] | None = None,
     ) -> Self:
         """Change what is given of it: its priority (0 to 100, or a class as "high"), its name, how many devices it may
-        have at once (0: as many as there are), when it should be done. Raises InvalidSubmissionError, ConflictError.
+        have at once (0: as many as there are), when it should be done, how long its pictures are kept (``none``: as its
+        owner's policy says). Raises InvalidSubmissionError, ConflictError.
         """
         said = deadline.isoformat() if isinstance(deadline, datetime) else deadline
-        changes = {"priority": priority, "name": name, "max_devices": max_devices, "deadline": said}
+        changes = {
+            "priority": priority,
+            "name": name,
+            "max_devices": max_devices,
+            "deadline": said,
+            "keep_days": keep_days,
+            "keep_starred": keep_starred,
+        }
         given: Json = {field: value for field, value in changes.items() if value is not None}
         if max_devices == 0:
             given["max_devices"] = None
+        # What is null leaves it to the policy.
+        given |= {field: None for field in ("deadline", "keep_days", "keep_starred") if changes[field] == "none"}
         return await self._act("PATCH", json=given)
 
     async def delete(self) -> None:
@@ -146,8 +158,8 @@ class AsyncJob(JobFields):
     ) -> list[Path]:
         """Save its finished pictures as ``000017_seed59.png``, so many at once; returns the paths by index.
 
-        What is there already is kept, if it is the same picture. A file appears under its name only when it is
-        complete: a download that was cut off goes on where it stopped.
+        What is there already is kept, if it is the same picture; what was removed from the farm is left out. A file
+        appears under its name only when it is complete: a download that was cut off goes on where it stopped.
         """
         with meter(progress, "downloading") as shown:
             return await self.download_showing(shown, Path(directory), parallel)
@@ -155,11 +167,13 @@ class AsyncJob(JobFields):
     async def download_showing(self, shown: Meter, directory: Path, parallel: int) -> list[Path]:
         """The same with a meter of the caller's."""
         directory.mkdir(parents=True, exist_ok=True)
-        total = (await self.refresh()).counts.completed
+        total = (await self.refresh()).counts.completed - self.counts.removed
         paths: dict[int, Path] = {}
 
         async def fetch(image: AsyncImage) -> None:
             path = directory / image.download_name
+            if image.is_removed and not path.exists():
+                return
             if not await is_there(path, image.sha256):
                 await image.save(path)
             paths[image.index] = path
@@ -205,7 +219,7 @@ class AsyncJob(JobFields):
         from producer import grids
         from producer.intake import ALIASES
 
-        found = {image.index: image async for image in self._in_order("completed")}
+        found = {image.index: image async for image in self._in_order("completed") if not image.is_removed}
         chosen = grids.chosen([image.data for image in found.values()], images)
         given = by.split(",") if isinstance(by, str) else by or ()
         names = [ALIASES.get(name.strip(), name.strip()) for name in given]
@@ -243,12 +257,16 @@ class AsyncJob(JobFields):
 
     async def card(self) -> str:
         """HTML that shows its state and its first pictures."""
-        missing = min(CARD_PICTURES, self.counts.completed) - len(self._thumbnails)
+        missing = min(CARD_PICTURES, self.counts.completed - self.counts.removed) - len(self._thumbnails)
         if missing > 0:
             parameters = {"state": "completed", "limit": CARD_PICTURES}
             page = await self._connection.send("GET", f"{self._path}/images", params=parameters)
             for document in page["images"]:
-                if document["index"] not in self._thumbnails and len(self._thumbnails) < CARD_PICTURES:
+                if (
+                    document["thumbnail_url"]
+                    and document["index"] not in self._thumbnails
+                    and len(self._thumbnails) < CARD_PICTURES
+                ):
                     self._thumbnails[document["index"]] = await self._image(document).thumbnail_bytes()
         return job_card(self, self._thumbnails)
 

@@ -90,4 +90,6 @@ class Parameters(RowParameters, total=False):
     template_samples: int
     first: int | None
     test_run: int | None
+    keep_days: int | None
+    keep_starred: bool | None
     columns: Mapping[str, str]

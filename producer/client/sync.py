@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 import httpx
 from typing_extensions import override
@@ -238,9 +238,9 @@ class Job(JobFields):
         call(self._job.resume)
         return self
 
-    def retry(self) -> Self:
-        """Render its failed images again."""
-        call(self._job.retry)
+    def retry(self, *, removed: bool = False) -> Self:
+        """Render its failed images again, or those whose pictures were ``removed``."""
+        call(self._job.retry, removed=removed)
         return self
 
     def change(
@@ -250,11 +250,22 @@ class Job(JobFields):
         name: str | None = None,
         max_devices: int | None = None,
         deadline: datetime | str | None = None,
+        keep_days: int | Literal["none"] | None = None,
+        keep_starred: bool | Literal["none"] | None = None,
     ) -> Self:
         """Change what is given of it: its priority (0 to 100, or a class as "high"), its name, how many devices it may
-        have at once (0: as many as there are), when it should be done. Raises InvalidSubmissionError, ConflictError.
+        have at once (0: as many as there are), when it should be done, how long its pictures are kept (``none``: as its
+        owner's policy says). Raises InvalidSubmissionError, ConflictError.
         """
-        call(self._job.change, priority=priority, name=name, max_devices=max_devices, deadline=deadline)
+        call(
+            self._job.change,
+            priority=priority,
+            name=name,
+            max_devices=max_devices,
+            deadline=deadline,
+            keep_days=keep_days,
+            keep_starred=keep_starred,
+        )
         return self
 
     def delete(self) -> None:
@@ -379,7 +390,7 @@ class Image(ImageFields):
         return call(self._image.save, path)
 
     def _repr_png_(self) -> "builtins.bytes | None":
-        return call(self._image.png) if self.state == "completed" else None
+        return call(self._image.png) if self.state == "completed" and not self.is_removed else None
 
 
 class _MeterOfCaller(Meter):

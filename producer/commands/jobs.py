@@ -24,6 +24,7 @@ from producer.commands.terms import (
     plain,
     print_json,
     priority_of,
+    read_days,
     say,
     warn,
 )
@@ -62,11 +63,13 @@ def show(job_id: JobArgument, as_json: JsonOption = False) -> None:
         counts = job.counts
         output.print(f"Job {job.id}  {escape(plain(job.name))}", highlight=False, style="bold")
         said = f"{_state(job)}, pipeline {job.pipeline}, priority {job.priority}, by {plain(job.owner)}, "
-        say(said + f"submitted {moment(job.data['created_at'])}")
+        say(said + f"submitted {moment(job.data['created_at'])}{_kept(job)}")
         say(
             f"{counts.completed} of {counts.total} images done, {counts.failed} failed, "
             f"{counts.cancelled} cancelled, {counts.pending} to come"
         )
+        if removed := job.data["images"]["removed"]:
+            say(f"the pictures of {removed} images were removed")
         if job.seconds_left is not None:
             say(f"about {duration(job.seconds_left)} left")
         if job.deadline is not None:
@@ -115,11 +118,17 @@ def resume(job_ids: JobsArgument, as_json: JsonOption = False) -> None:
     )
 
 
-def retry(job_ids: JobsArgument, as_json: JsonOption = False) -> None:
+def retry(
+    job_ids: JobsArgument,
+    removed: Annotated[
+        bool, typer.Option("--removed", help="Those whose pictures were removed, in place of those that failed.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Render the failed images of jobs again."""
     _each(
         job_ids,
-        Job.retry,
+        lambda job: job.retry(removed=removed),
         lambda job: f"Job {job.id}: {job.data['retried']} images are rendered again.",
         as_json=as_json,
     )
@@ -135,21 +144,30 @@ def change(
         int | None, typer.Option(min=0, help="At most so many devices at once; 0: as many as there are.")
     ] = None,
     deadline: Annotated[str | None, typer.Option(help=DEADLINE_HELP)] = None,
+    keep_days: Annotated[
+        str | None,
+        typer.Option(metavar="DAYS", help="Keep its pictures so many days after its end; none: as your policy says."),
+    ] = None,
+    keep_starred: Annotated[
+        bool | None, typer.Option(help="Whether starred pictures stay in spite of that.", show_default=False)
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Change jobs: their priority, name, devices, deadline."""
+    """Change jobs: their priority, name, devices, deadline, and how long their pictures are kept."""
     changes: dict[str, Any] = {
         "priority": priority_of(priority),
         "name": name,
         "max_devices": max_devices,
         "deadline": moment_of(deadline),
+        "keep_days": read_days(keep_days),
+        "keep_starred": keep_starred,
     }
     if all(value is None for value in changes.values()):
-        raise typer.BadParameter("give --priority, --name, --max-devices or --deadline")
+        raise typer.BadParameter("give --priority, --name, --max-devices, --deadline, --keep-days or --keep-starred")
     _each(
         job_ids,
         lambda job: job.change(**changes),
-        lambda job: f"Job {job.id}: {plain(job.name)}, priority {job.priority}.",
+        lambda job: f"Job {job.id}: {plain(job.name)}, priority {job.priority}{_kept(job)}.",
         as_json=as_json,
     )
 
@@ -176,6 +194,11 @@ def delete(
         as_json=as_json,
         document=lambda job: {"id": job.id, "deleted": True},
     )
+
+
+def _kept(job: Job) -> str:
+    days = job.data["keep_days"]
+    return "" if days is None else f", kept for {days} {'day' if days == 1 else 'days'}"
 
 
 def _state(job: Job) -> str:

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, time, timedelta
 from enum import IntEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from farm.errors import FarmError, InvalidSubmissionError
+from farm.spec import MAX_KEEP_DAYS
 from producer.client.errors import FarmUnreachableError, NotAllowedError, NotLoggedInError
 from producer.client.sync import Farm
 
@@ -84,6 +85,17 @@ def say(text: str) -> None:
 def warn(text: str, style: str | None = None) -> None:
     """A line on standard error, as it is."""
     messages.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def read_days(text: str | None) -> int | Literal["none"] | None:
+    """A number of days, or none, as an option gives them."""
+    if text is None:
+        return None
+    if text == "none":
+        return "none"
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_KEEP_DAYS):
+        raise typer.BadParameter(f"{text!r} is neither a number of days from 1 to {MAX_KEEP_DAYS:,} nor none")
+    return int(text)
 
 
 def plain(text: str) -> str:

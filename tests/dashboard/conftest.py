@@ -61,7 +61,7 @@ class MiniFarm:
             names = keys.image_key(held.job_id, image.index), keys.thumbnail_key(held.job_id, image.index)
             self.store.put(names[0], data, "image/png")
             self.store.put(names[1], self.square(image.seed, "WEBP"), "image/webp")
-            pictures.append(FinishedPicture(image.index, *names, sha256(data)))
+            pictures.append(FinishedPicture(image.index, *names, sha256(data), len(data)))
         assert transitions.finish_batch(self.engine, held, worker_id, pictures, 1.0)
 
     def fail(self, held: Claim, error: str) -> None:

@@ -11,7 +11,7 @@ from dashboard.queries.paging import MAX_ID
 from dashboard.steering import MAX_JOBS
 from farm.models import MAX_TAGS
 from farm.picture_filter import Mark
-from farm.spec import ImageParameters, SaidPriority
+from farm.spec import MAX_KEEP_DAYS, ImageParameters, SaidPriority
 from farm.states import ImageState, JobState
 
 Text = Annotated[str, Field(max_length=500)]
@@ -41,6 +41,8 @@ class Counts(Document):
     failed: int
     cancelled: int
     pending: int
+    removed: int
+    """Of the completed ones: those whose pictures were removed."""
 
 
 class JobDocument(Document):
@@ -59,6 +61,8 @@ class JobDocument(Document):
     paused: bool
     test_images: int | None
     images: Counts
+    keep_days: int | None
+    keep_starred: bool | None
     progress: float
     images_per_minute: float | None
     seconds_left: float | None
@@ -98,19 +102,29 @@ class JobDetails(JobDocument):
     forecast: Forecast | None
 
 
+class RetryQuery(Query):
+    """What is rendered again."""
+
+    removed: Literal["true", "false"] | None = Field(
+        default=None, description="true: what was removed, not what failed"
+    )
+
+
 class RetriedJob(JobDocument):
-    """A job of which failed images are rendered again."""
+    """A job of which images are rendered again."""
 
     retried: int
 
 
 class JobChanges(Body):
-    """What a job has from now on. `null` takes `max_devices` and `deadline` away."""
+    """What a job has from now on. `null` takes all but the name and the priority away."""
 
     priority: SaidPriority = 50
     name: str | None = Field(default=None, max_length=200)
     max_devices: int | None = Field(default=None, ge=1, description="so many devices render it at once, at most")
     deadline: AwareDatetime | None = Field(default=None, description="when it should be done, with a time zone")
+    keep_days: int | None = Field(default=None, ge=1, le=MAX_KEEP_DAYS, description="null: as the owner's policy says")
+    keep_starred: bool | None = Field(default=None, description="null: as the owner's policy says")
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, **shown(priority=80, name="posters")})
 
@@ -203,6 +217,7 @@ class _ImageDocument(Document):
     rating: int
     tags: list[str]
     finished_at: datetime | None
+    removed_at: datetime | None
     download_name: str
     url: str
     file_url: str | None
