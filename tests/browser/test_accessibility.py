@@ -43,7 +43,7 @@ def pages_of(farm: RunningFarm, values: dict[str, Any]) -> list[str]:
     app.extensions[EXTENSION].engine.dispose()
     found = []
     # A link that was used before has a page of its own.
-    known = {"token": "spent", "name": "unknown", "ref": "unknown", "ending": "png", **values}
+    known = {"token": "spent", "name": "unknown", "ref": "unknown", "ending": "png", "owner": "unknown", **values}
     with httpx.Client(base_url=farm.url, headers={"Authorization": f"Bearer {farm.token}"}) as client:
         for rule in app.url_map.iter_rules():
             if "GET" not in (rule.methods or ()) or rule.endpoint == "static":

@@ -210,7 +210,14 @@ def test_a_test_run_and_then_the_rest(farm: RunningFarm, seen: tuple[Page, Watch
     verdict(page, "12 pictures")
     job_id = submit(page, "Test run: first 4")
     expect(page.locator("#test-run")).to_contain_text("Test run: 4 rendered, 8 wait", timeout=RENDER_MILLISECONDS)
-    assert farm.job(job_id)["images"] == {"total": 12, "completed": 4, "failed": 0, "cancelled": 0, "pending": 8}
+    assert farm.job(job_id)["images"] == {
+        "total": 12,
+        "completed": 4,
+        "failed": 0,
+        "cancelled": 0,
+        "pending": 8,
+        "removed": 0,
+    }
     watch.check()
     page.get_by_role("button", name="Render the rest").click()
     expect(page.locator("#test-run")).to_have_count(0)

@@ -38,7 +38,7 @@ def test_a_job_is_submitted_rendered_and_fetched(client: FlaskClient, render) ->
     render(job_id)
     running = client.get(f"/api/v1/jobs/{job_id}").json
     assert running["state"] == "running"
-    assert running["images"] == {"total": 3, "completed": 2, "failed": 0, "cancelled": 0, "pending": 1}
+    assert running["images"] == {"total": 3, "completed": 2, "failed": 0, "cancelled": 0, "pending": 1, "removed": 0}
     assert running["progress"] == pytest.approx(2 / 3, abs=1e-3)
     assert running["seconds_left"] >= 0
     render(job_id)
@@ -94,7 +94,14 @@ def test_cancel_may_be_repeated_but_not_after_another_end(client: FlaskClient, r
     render(job_id)
     cancelled = client.post(f"/api/v1/jobs/{job_id}/cancel")
     assert (cancelled.status_code, cancelled.json["state"]) == (200, "cancelled")
-    assert cancelled.json["images"] == {"total": 3, "completed": 2, "failed": 0, "cancelled": 1, "pending": 0}
+    assert cancelled.json["images"] == {
+        "total": 3,
+        "completed": 2,
+        "failed": 0,
+        "cancelled": 1,
+        "pending": 0,
+        "removed": 0,
+    }
     assert client.post(f"/api/v1/jobs/{job_id}/cancel").status_code == 200
     done = submit(client, 1)
     render(done)

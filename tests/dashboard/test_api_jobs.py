@@ -241,7 +241,7 @@ def test_a_job_in_all_its_detail(client: FlaskClient, farm) -> None:
     farm.fail(farm.start(job_id), "black picture")
     job = client.get(f"/api/v1/jobs/{job_id}").get_json()
     assert (job["id"], job["name"], job["state"], job["pipeline"]) == (job_id, "Foxes", "running", "tiny")
-    assert job["images"] == {"total": 4, "completed": 1, "failed": 2, "cancelled": 0, "pending": 1}
+    assert job["images"] == {"total": 4, "completed": 1, "failed": 2, "cancelled": 0, "pending": 1, "removed": 0}
     assert job["errors"] == [{"message": "black picture", "count": 2}]
     assert job["spec"]["negative_prompt"] == "blurry"
     assert job["spec"]["seed"] == 7
@@ -280,7 +280,7 @@ def test_cancel_is_idempotent(client: FlaskClient, farm) -> None:
         assert response.status_code == 200
         job = response.get_json()
         assert job["state"] == "cancelled"
-        assert job["images"] == {"total": 3, "completed": 1, "failed": 0, "cancelled": 2, "pending": 0}
+        assert job["images"] == {"total": 3, "completed": 1, "failed": 0, "cancelled": 2, "pending": 0, "removed": 0}
         assert job["finished_at"]
 
 

@@ -103,7 +103,7 @@ def test_progress_is_told_without_an_id_and_only_when_it_changed(client: FlaskCl
         told = events(answer)
         kind, number, data = next(told)
         assert (kind, number, data["progress"]) == ("progress", "", 0)
-        assert data["images"] == {"total": 4, "completed": 0, "failed": 0, "cancelled": 0, "pending": 4}
+        assert data["images"] == {"total": 4, "completed": 0, "failed": 0, "cancelled": 0, "pending": 4, "removed": 0}
         farm.render(job_id, 1)
         _, _, data = next(told)
         assert (data["progress"], data["images"]["completed"]) == (0.25, 1)

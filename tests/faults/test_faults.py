@@ -59,7 +59,14 @@ def rendering(farm: RunningFarm, job_id: int, stage: Stage) -> dict | None:
 
 def assert_every_image_exactly_once(settings: Settings, job: dict, expected: int) -> None:
     assert job["state"] == "completed"
-    assert job["images"] == {"total": expected, "completed": expected, "failed": 0, "cancelled": 0, "pending": 0}
+    assert job["images"] == {
+        "total": expected,
+        "completed": expected,
+        "failed": 0,
+        "cancelled": 0,
+        "pending": 0,
+        "removed": 0,
+    }
     engine = open_database(settings)
     with Session(engine) as session:
         images = session.scalars(select(Image).where(Image.job_id == job["id"]).order_by(Image.index)).all()

@@ -79,7 +79,7 @@ def planned(catalog: Catalog, body: Mapping[str, Any]) -> ImageParameters:
 
 JOB = {
     **{"id": 1, "name": "", "owner": "", "pipeline": "tiny", "priority": 50, "state": "completed", "paused": False},
-    "images": {"total": 1, "completed": 1, "failed": 0, "cancelled": 0, "pending": 0},
+    "images": {"total": 1, "completed": 1, "failed": 0, "cancelled": 0, "pending": 0, "removed": 0},
     **{"progress": 1.0, "seconds_left": None, "test_images": None, "errors": []},
 }
 RECEIPT = {"id": 1, "image_count": 1, "batch_count": 1, "seed": 0, "ignored_columns": [], "test_images": None}
