@@ -117,8 +117,11 @@ def farm(directory: Path) -> Iterator[tuple[Settings, Engine, psutil.Process]]:
         try:
             yield settings, engine, psutil.Process(producer.pid)
         finally:
+            ended = producer.poll()
             producer.terminate()
             producer.wait()
+            if ended is not None:
+                raise SystemExit(f"The producer ended: {(directory / 'producer.log').read_text()[-2000:]}")
 
 
 def environment(settings: Settings) -> dict[str, str]:

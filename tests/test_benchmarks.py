@@ -138,3 +138,20 @@ def test_operations_are_those_of_the_real_models() -> None:
 
     found = [tera_flop(BASE_UNET, 1024), tera_flop(REFINER_UNET, 1024), tera_flop_of_decoding(1024)]
     assert found == pytest.approx([6.76, 7.29, 10.5], rel=0.005)
+
+
+def test_a_small_fleet_is_kept_busy_and_shared() -> None:
+    options = ("--devices", "4", "--images", "1600", "--seconds", "6", "--batch-seconds", "0.5", "--json")
+    ran = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "cluster.py"), *options], capture_output=True, text=True, timeout=120
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    (fleet,) = json.loads(ran.stdout)
+    assert fleet["devices"] == 4
+    # How busy depends on who else uses this machine; that they worked at all, and for whom, does not.
+    assert 0.2 < fleet["busy_share"] <= 1.01
+    assert fleet["batches_per_second"] > 1
+    assert fleet["fairness"] > 0.8
+    assert fleet["small_jobs"] > 0
+    assert fleet["small_wait_batches"] < 6
+    assert all(used > 0 for used in fleet["cores"].values())
