@@ -154,4 +154,5 @@ def test_a_small_fleet_is_kept_busy_and_shared() -> None:
     assert fleet["fairness"] > 0.8
     assert fleet["small_jobs"] > 0
     assert fleet["small_wait_batches"] < 6
-    assert all(used > 0 for used in fleet["cores"].values())
+    assert fleet["cores"]["Postgres"] > 0
+    assert fleet["cores"]["drivers"] > 0
