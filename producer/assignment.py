@@ -26,6 +26,9 @@ GAIN_SHARE = 0.1
 #: A worker that came to serve something stays for so many times what loading it took, and at least so long.
 STAY_LOADS = 10.0
 STAY_SECONDS = 60.0
+#: Those that were started with it may come so many times what loading took later, and at least so long.
+ARRIVE_LOADS = 1.0
+ARRIVE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,11 @@ class Device:
     def settled(self) -> bool:
         """Whether it was here long enough to go."""
         return self.seconds_here >= max(STAY_SECONDS, STAY_LOADS * self.load_seconds)
+
+    @property
+    def arriving(self) -> bool:
+        """Whether others that were started with it may still be loading."""
+        return self.seconds_here < max(ARRIVE_SECONDS, ARRIVE_LOADS * self.load_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +147,9 @@ def _best_move(
 def _split(devices: Sequence[Device], demand: Demand) -> list[Device]:
     """One pipeline's devices with the stages that they shall serve, so that both queues drain at one rate."""
     free = [device for device in devices if device.splittable]
+    # Who comes first would else take on the stage of who comes a second later.
+    if any(device.arriving for device in free):
+        return [*devices]
     if not demand.has_refiner:
         return [replace(device, stages=BASE) if device in free else device for device in devices]
     if len(devices) == 1:

@@ -5,9 +5,11 @@ A worker learns it by its heartbeat, finishes what it holds, and comes back as a
 
 import logging
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine, func, select, update
+from sqlalchemy.orm import aliased
 
 from farm.catalog import Catalog
 from farm.errors import NotFoundError
@@ -21,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 #: What a megapixel-step is taken to cost before any was measured; only the ratio of the stages counts then.
 UNMEASURED_SECONDS = 0.05
+#: How long a worker that was told to change is waited for after its last heartbeat, and so many times what loading took.
+PATIENCE_SECONDS = 30.0
+PATIENCE_LOADS = 3.0
 
 
 def reassign(engine: Engine, catalog: Catalog, lease_seconds: float) -> int:
@@ -34,12 +39,11 @@ def reassign(engine: Engine, catalog: Catalog, lease_seconds: float) -> int:
                 Worker.flexible,
                 Worker.could_serve,
                 Worker.load_seconds,
-                Worker.wanted_pipeline,
                 func.extract("epoch", func.now() - Worker.started_at).label("seconds_here"),
             ).where(takes_batches(lease_seconds))
         ).all()
-        # Who is already on the way to something else is left alone until it is there.
-        if not any(row.flexible for row in rows) or any(row.wanted_pipeline for row in rows):
+        # Nothing is decided while some are on the way to something else: what they will serve is not seen here.
+        if not any(row.flexible for row in rows) or _on_the_way(connection, lease_seconds):
             return 0
         demands = {pipeline: _demand(connection, catalog, pipeline) for pipeline in _pipelines(connection)}
     changed = assign([_device(row) for row in rows], demands)
@@ -52,6 +56,26 @@ def reassign(engine: Engine, catalog: Catalog, lease_seconds: float) -> int:
             )
             logger.info("%s shall serve %s of %s", device.worker_id, " and ".join(device.stages), device.pipeline)
     return len(changed)
+
+
+def _on_the_way(connection: Connection, lease_seconds: float) -> bool:
+    """Whether a worker was told to change and has not come back yet, as the same process under another name."""
+    returned = aliased(Worker)
+    came_back = (
+        select(returned.id)
+        .where(
+            returned.hostname == Worker.hostname,
+            returned.process_id == Worker.process_id,
+            returned.started_at > Worker.started_at,
+        )
+        .exists()
+    )
+    # One that does not come is not waited for long: its process may have died.
+    patience = timedelta(seconds=max(lease_seconds, PATIENCE_SECONDS)) + PATIENCE_LOADS * func.make_interval(
+        0, 0, 0, 0, 0, 0, func.coalesce(Worker.load_seconds, 0.0)
+    )
+    missing = Worker.wanted_pipeline.is_not(None) & (Worker.heartbeat_at > func.now() - patience) & ~came_back
+    return connection.scalar(select(Worker.id).where(missing).limit(1)) is not None
 
 
 def _pipelines(connection: Connection) -> Sequence[str]:

@@ -46,10 +46,20 @@ def test_both_queues_drain_at_one_rate(base: float, refiner: float, expected: in
 
 def test_what_nobody_serves_is_served_at_once() -> None:
     newcomers = [
-        Device("a0", "a", BASE, splittable=True, seconds_here=1),
-        Device("a1", "a", BASE, splittable=True, seconds_here=1),
+        Device("a0", "a", BASE, splittable=True, seconds_here=11),
+        Device("a1", "a", BASE, splittable=True, seconds_here=11),
     ]
     assert refiners(after(newcomers, {"a": demand(10, 10)})) == 1
+
+
+@pytest.mark.parametrize("load_seconds", [5.0, 60.0])
+def test_who_comes_first_waits_for_those_that_were_started_with_it(load_seconds: float) -> None:
+    """The refiner's worker was ready a second before the base's: it took on both stages, and so did the other."""
+    first = Device("a0", "a", REFINER, splittable=True, seconds_here=1, load_seconds=load_seconds)
+    for work in (demand(0), demand(10, 10)):
+        assert assign([first], {"a": work}) == []
+        (alone,) = after([replace(first, seconds_here=load_seconds + 10)], {"a": work})
+        assert alone.stages == BOTH, "nobody came"
 
 
 def test_small_gains_and_newcomers_change_nothing() -> None:
