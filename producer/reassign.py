@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 #: What a megapixel-step is taken to cost before any was measured; only the ratio of the stages counts then.
 UNMEASURED_SECONDS = 0.05
-#: How long a worker that was told to change is waited for after its last heartbeat, and so many times what loading took.
+#: How long a worker that was told to change is waited for after its last heartbeat, and so many times its loading.
 PATIENCE_SECONDS = 30.0
 PATIENCE_LOADS = 3.0
 
