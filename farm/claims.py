@@ -4,7 +4,8 @@ A claim is a lease with a number, the attempt: what a worker writes later carrie
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from datetime import timedelta
 from enum import Enum
 from functools import cache
 from typing import Any
@@ -13,6 +14,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     Integer,
+    Interval,
     Row,
     Select,
     bindparam,
@@ -29,7 +31,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.elements import ColumnElement
 
-from farm.database import seconds_from_now
 from farm.events import Announcement, Kind, announce
 from farm.models import Batch, Image, Job, Worker
 from farm.queues import waits_for_no_job
@@ -124,27 +125,9 @@ def claim(
     """queued -> running: the only right to render. None if the message is stale, doubled or unknown."""
     with engine.connect() as connection, connection.begin() as transaction:
         # Only the job's first claim writes the job's row: later ones would queue up for its lock in vain.
-        started = connection.scalar(
-            update(Job)
-            .where(
-                Job.id == select(Batch.job_id).where(Batch.id == batch_id).scalar_subquery(),
-                Job.state == JobState.QUEUED,
-            )
-            .values(state=JobState.RUNNING, started_at=func.now())
-            .returning(Job.id)
-        )
-        rows = connection.execute(
-            update(Batch)
-            .where(
-                Batch.id == batch_id,
-                Batch.attempt == attempt,
-                Batch.stage == stage,
-                Batch.state == BatchState.QUEUED,
-                Job.id == Batch.job_id,
-            )
-            .values(_leased(worker_id, lease_seconds))
-            .returning(*_CLAIMED)
-        ).all()
+        started = connection.scalar(_START_JOB_OF, {"of_batch": batch_id})
+        message = {"of_batch": batch_id, "of_attempt": attempt, "of_stage": stage}
+        rows = connection.execute(_CLAIM, message | _leased(worker_id, lease_seconds)).all()
         if not rows:
             transaction.rollback()
             return None
@@ -177,13 +160,9 @@ def claim_companions(engine: Engine, leader: Claim, worker_id: str, lease_second
         rows = connection.execute(
             update(Batch)
             .where(Batch.id.in_(chosen), Job.id == Batch.job_id)
-            .values(
-                {
-                    **_leased(worker_id, lease_seconds),
-                    "attempt": Batch.attempt + case((Batch.state == BatchState.READY, 1), else_=0),
-                }
-            )
-            .returning(*_CLAIMED)
+            .values(_LEASED | {Batch.attempt: Batch.attempt + case((Batch.state == BatchState.READY, 1), else_=0)})
+            .returning(*_CLAIMED),
+            _leased(worker_id, lease_seconds),
         ).all()
         started = connection.scalars(
             update(Job)
@@ -208,37 +187,17 @@ def renew(
     Also marks the worker as alive, and keeps how it is.
     """
     wishes = dict.fromkeys(held, Wish.LOST)
-    report = {} if vitals is None else asdict(vitals)
     with engine.begin() as connection:
         if held:
-            mine = tuple_(Batch.id, Batch.attempt).in_(held)
-            renewed = connection.execute(
-                update(Batch)
-                .where(mine, Batch.state == BatchState.RUNNING, Batch.worker_id == worker_id)
-                .values(lease_until=seconds_from_now(lease_seconds))
-                .returning(Batch.id, Batch.attempt)
-            ).all()
+            mine = {"claims": held}
+            renewed = connection.execute(_RENEW, mine | _leased(worker_id, lease_seconds)).all()
             wishes.update(((row.id, row.attempt), Wish.GO_ON) for row in renewed)
             if len(renewed) < len(held):
-                cancelled = connection.execute(
-                    select(Batch.id, Batch.attempt).where(mine, Batch.state == BatchState.CANCELLED)
-                ).all()
+                cancelled = connection.execute(_CANCELLED, mine).all()
                 wishes.update(((row.id, row.attempt), Wish.CANCELLED) for row in cancelled)
         # After its batches, as whoever finishes one does: each would else hold what the other waits for.
-        required = select(Job.requires).where(
-            Job.finished_at.is_(None), Job.requires != "", Job.pipeline == Worker.pipeline
-        )
-        answer = connection.execute(
-            update(Worker)
-            .where(Worker.id == worker_id)
-            .values(heartbeat_at=func.now(), stopped_at=None, **report)
-            .returning(
-                Worker.draining_at,
-                Worker.wanted_pipeline,
-                Worker.wanted_stages,
-                func.array(required.distinct().scalar_subquery()).label("requirements"),
-            )
-        ).one_or_none()
+        statement, report = (_BEAT, {}) if vitals is None else (_BEAT_WITH_VITALS, asdict(vitals))
+        answer = connection.execute(statement, report | {"beating": worker_id}).one_or_none()
     if answer is None:
         return Answer(wishes, draining=False)
     wanted = None
@@ -248,14 +207,22 @@ def renew(
 
 
 def _leased(worker_id: str, lease_seconds: float) -> dict[str, Any]:
-    """What a claim writes to its batch."""
-    return {
-        "state": BatchState.RUNNING,
-        "worker_id": worker_id,
-        "lease_until": seconds_from_now(lease_seconds),
-        "queued_at": None,
-    }
+    """What ``_LEASED`` is to be given."""
+    return {"leased_by": worker_id, "leased_for": timedelta(seconds=lease_seconds)}
 
+
+# The statements that every batch and every heartbeat need are made once: to build and to compare one takes SQLAlchemy
+# longer than Postgres takes to execute it.
+
+_LEASED_UNTIL = func.now() + bindparam("leased_for", type_=Interval)
+
+#: What a claim writes to its batch.
+_LEASED: dict[Any, Any] = {
+    Batch.state: BatchState.RUNNING,
+    Batch.worker_id: bindparam("leased_by"),
+    Batch.lease_until: _LEASED_UNTIL,
+    Batch.queued_at: None,
+}
 
 #: Batches of a size that was asked for stay as they are.
 _OWN_BATCH_SIZE = Job.spec["batch_size"].astext
@@ -277,13 +244,69 @@ _CLAIMED = (
 )
 
 
+_START_JOB_OF = (
+    update(Job)
+    .where(
+        Job.id == select(Batch.job_id).where(Batch.id == bindparam("of_batch")).scalar_subquery(),
+        Job.state == JobState.QUEUED,
+    )
+    .values(state=JobState.RUNNING, started_at=func.now())
+    .returning(Job.id)
+)
+
+_CLAIM = (
+    update(Batch)
+    .where(
+        Batch.id == bindparam("of_batch"),
+        Batch.attempt == bindparam("of_attempt"),
+        Batch.stage == bindparam("of_stage"),
+        Batch.state == BatchState.QUEUED,
+        Job.id == Batch.job_id,
+    )
+    .values(_LEASED)
+    .returning(*_CLAIMED)
+)
+
+_IMAGES_OF = (
+    select(Image.batch_id, Image.index, Image.prompt, Image.negative_prompt, Image.seed, Image.parameters)
+    .where(Image.batch_id.in_(bindparam("batch_ids", expanding=True)))
+    .order_by(Image.index)
+)
+
+_IS_HELD = tuple_(Batch.id, Batch.attempt).in_(bindparam("claims", expanding=True))
+
+_RENEW = (
+    update(Batch)
+    .where(_IS_HELD, Batch.state == BatchState.RUNNING, Batch.worker_id == bindparam("leased_by"))
+    .values(lease_until=_LEASED_UNTIL)
+    .returning(Batch.id, Batch.attempt)
+)
+
+_CANCELLED = select(Batch.id, Batch.attempt).where(_IS_HELD, Batch.state == BatchState.CANCELLED)
+
+_BEAT = (
+    update(Worker)
+    .where(Worker.id == bindparam("beating"))
+    .values(heartbeat_at=func.now(), stopped_at=None)
+    .returning(
+        Worker.draining_at,
+        Worker.wanted_pipeline,
+        Worker.wanted_stages,
+        func.array(
+            select(Job.requires)
+            .where(Job.finished_at.is_(None), Job.requires != "", Job.pipeline == Worker.pipeline)
+            .distinct()
+            .scalar_subquery()
+        ).label("requirements"),
+    )
+)
+
+_BEAT_WITH_VITALS = _BEAT.values({one.name: bindparam(one.name) for one in fields(Vitals)})
+
+
 def _claims(connection: Connection, rows: Sequence[Row[Any]]) -> list[Claim]:
     images: dict[int, list[ClaimedImage]] = {row.id: [] for row in rows}
-    for batch_id, *image in connection.execute(
-        select(Image.batch_id, Image.index, Image.prompt, Image.negative_prompt, Image.seed, Image.parameters)
-        .where(Image.batch_id.in_(images))
-        .order_by(Image.index)
-    ):
+    for batch_id, *image in connection.execute(_IMAGES_OF, {"batch_ids": [*images]}):
         images[batch_id].append(ClaimedImage(*image))
     return [
         Claim(

@@ -6,10 +6,11 @@ transactions can wait for each other's minutes.
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Engine, func, select, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Connection, Engine, bindparam, func, select, text
+from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.sql.elements import ColumnElement
 
 from farm import schedule
@@ -100,18 +101,17 @@ def totals_until() -> ColumnElement[datetime]:
 
 
 def _add(connection: Connection, worker_id: str | None, pipeline: str, stage: Stage, **counts: float) -> None:
-    row = {
-        "minute": func.date_trunc("minute", func.now()),
-        "worker_id": worker_id or "",
-        "pipeline": pipeline,
-        "stage": stage,
-        **counts,
-    }
-    statement = insert(RenderMinute).values(row)
+    row = {"worker_id": worker_id or "", "pipeline": pipeline, "stage": stage, **counts}
+    connection.execute(_adding(tuple(counts)), row)
+
+
+@cache
+def _adding(names: tuple[str, ...]) -> Insert:
+    """The statement that adds counts of these names."""
+    values = {name: bindparam(name) for name in ("worker_id", "pipeline", "stage", *names)}
+    statement = insert(RenderMinute).values(minute=func.date_trunc("minute", func.now()), **values)
     columns = RenderMinute.__table__.c
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["minute", "worker_id", "pipeline", "stage"],
-            set_={name: columns[name] + statement.excluded[name] for name in COUNTS if name in counts},
-        )
+    return statement.on_conflict_do_update(
+        index_elements=["minute", "worker_id", "pipeline", "stage"],
+        set_={name: columns[name] + statement.excluded[name] for name in COUNTS if name in names},
     )

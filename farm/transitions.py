@@ -11,8 +11,12 @@ from enum import Enum
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
+    BigInteger,
     Connection,
     Engine,
+    Integer,
+    Text,
     and_,
     bindparam,
     case,
@@ -164,61 +168,21 @@ def finish_batch(
     engine: Engine, held: Claim, worker_id: str, pictures: Sequence[FinishedPicture], seconds: float
 ) -> bool:
     """running -> completed: all pictures of a batch are in the store. False if the attempt is stale."""
-    seconds_column = Batch.refiner_seconds if held.stage is Stage.REFINER else Batch.base_seconds
     with engine.begin() as connection:
         _lock_job(connection, held.job_id)
-        ended = connection.execute(
-            update(Batch)
-            .where(
-                Batch.id == held.batch_id,
-                Batch.attempt == held.attempt,
-                Batch.state == BatchState.RUNNING,
-                Batch.stage == held.stage,
-            )
-            .values(
-                {
-                    Batch.state: BatchState.COMPLETED,
-                    Batch.lease_until: None,
-                    Batch.latents_key: None,
-                    Batch.latents_sha256: None,
-                    Batch.finished_at: func.now(),
-                    seconds_column: seconds,
-                }
-            )
-        ).rowcount
-        if ended != 1:
+        mine = {"of_batch": held.batch_id, "of_attempt": held.attempt, "of_stage": held.stage}
+        if connection.execute(_END_BATCH[held.stage], mine | {"took": seconds}).rowcount != 1:
             return False
-        connection.execute(
-            update(Image)
-            .where(
-                Image.job_id == held.job_id,
-                Image.index == bindparam("picture_index"),
-                Image.state == ImageState.PENDING,
-            )
-            .values(
-                state=ImageState.COMPLETED,
-                image_key=bindparam("picture_key"),
-                thumbnail_key=bindparam("picture_thumbnail_key"),
-                sha256=bindparam("picture_sha256"),
-                picture_bytes=bindparam("picture_size"),
-                finished_at=func.now(),
-            ),
-            [
-                {
-                    "picture_index": picture.index,
-                    "picture_key": picture.image_key,
-                    "picture_thumbnail_key": picture.thumbnail_key,
-                    "picture_sha256": picture.sha256,
-                    "picture_size": picture.size,
-                }
-                for picture in pictures
-            ],
-        )
-        connection.execute(
-            update(Worker)
-            .where(Worker.id == worker_id)
-            .values(images_completed=Worker.images_completed + len(pictures))
-        )
+        recorded = {
+            "of_job": held.job_id,
+            "indices": [picture.index for picture in pictures],
+            "image_keys": [picture.image_key for picture in pictures],
+            "thumbnail_keys": [picture.thumbnail_key for picture in pictures],
+            "sha256s": [picture.sha256 for picture in pictures],
+            "sizes": [picture.size for picture in pictures],
+        }
+        connection.execute(_RECORD_PICTURES, recorded)
+        connection.execute(_COUNT_PICTURES, {"of_worker": worker_id, "count": len(pictures)})
         stored = sum(picture.size or 0 for picture in pictures)
         ended_job = _roll_up(connection, held.job_id, completed=len(pictures), stored=stored)
         news = [Announcement(Kind.IMAGE_COMPLETED, picture.index) for picture in pictures]
@@ -329,8 +293,88 @@ def dismiss_worker(engine: Engine, worker_id: str) -> None:
         connection.execute(update(Worker).where(Worker.id == worker_id).values(stopped_at=func.now()))
 
 
+# Made once, as those of ``farm.claims`` are.
+
+_LOCK_JOB = select(Job.id).where(Job.id == bindparam("of_job")).with_for_update()
+
+#: By the stage that was the batch's last.
+_END_BATCH = {
+    stage: update(Batch)
+    .where(
+        Batch.id == bindparam("of_batch"),
+        Batch.attempt == bindparam("of_attempt"),
+        Batch.state == BatchState.RUNNING,
+        Batch.stage == bindparam("of_stage"),
+    )
+    .values(
+        {
+            Batch.state: BatchState.COMPLETED,
+            Batch.lease_until: None,
+            Batch.latents_key: None,
+            Batch.latents_sha256: None,
+            Batch.finished_at: func.now(),
+            seconds: bindparam("took"),
+        }
+    )
+    for stage, seconds in ((Stage.BASE, Batch.base_seconds), (Stage.REFINER, Batch.refiner_seconds))
+}
+
+_PICTURES = (
+    func.unnest(
+        bindparam("indices", type_=ARRAY(Integer)),
+        bindparam("image_keys", type_=ARRAY(Text)),
+        bindparam("thumbnail_keys", type_=ARRAY(Text)),
+        bindparam("sha256s", type_=ARRAY(Text)),
+        bindparam("sizes", type_=ARRAY(BigInteger)),
+    )
+    .table_valued("index", "image_key", "thumbnail_key", "sha256", "size", name="pictures")
+    .render_derived()
+)
+
+_RECORD_PICTURES = (
+    update(Image)
+    .where(Image.job_id == bindparam("of_job"), Image.index == _PICTURES.c.index, Image.state == ImageState.PENDING)
+    .values(
+        state=ImageState.COMPLETED,
+        image_key=_PICTURES.c.image_key,
+        thumbnail_key=_PICTURES.c.thumbnail_key,
+        sha256=_PICTURES.c.sha256,
+        picture_bytes=_PICTURES.c.size,
+        finished_at=func.now(),
+    )
+)
+
+_COUNT_PICTURES = (
+    update(Worker)
+    .where(Worker.id == bindparam("of_worker"))
+    .values(images_completed=Worker.images_completed + bindparam("count", type_=Integer))
+)
+
+_ALL_COMPLETED = Job.images_completed + bindparam("completed", type_=Integer)
+_ALL_FAILED = Job.images_failed + bindparam("failed", type_=Integer)
+_ALL_ENDED = _ALL_COMPLETED + _ALL_FAILED == Job.image_count
+
+_COUNT_INTO_JOB = (
+    update(Job)
+    .where(Job.id == bindparam("of_job"), Job.state == JobState.RUNNING)
+    .values(
+        images_completed=_ALL_COMPLETED,
+        images_failed=_ALL_FAILED,
+        picture_bytes=Job.picture_bytes + bindparam("stored", type_=BigInteger),
+        state=case(
+            (and_(_ALL_ENDED, _ALL_FAILED == 0), JobState.COMPLETED),
+            (_ALL_ENDED, JobState.FAILED),
+            else_=Job.state,
+        ),
+        finished_at=case((_ALL_ENDED, func.now()), else_=None),
+        paused_at=case((_ALL_ENDED, None), else_=Job.paused_at),
+    )
+    .returning(Job.state)
+)
+
+
 def _lock_job(connection: Connection, job_id: int) -> None:
-    connection.execute(select(Job.id).where(Job.id == job_id).with_for_update())
+    connection.execute(_LOCK_JOB, {"of_job": job_id})
 
 
 def _roll_up(
@@ -340,25 +384,7 @@ def _roll_up(
 
     Returns what there is to announce: the job's end, if this was it.
     """
-    all_completed = Job.images_completed + completed
-    all_failed = Job.images_failed + failed
-    ended = all_completed + all_failed == Job.image_count
-    state = connection.scalar(
-        update(Job)
-        .where(Job.id == job_id, Job.state == JobState.RUNNING)
-        .values(
-            images_completed=all_completed,
-            images_failed=all_failed,
-            picture_bytes=Job.picture_bytes + stored,
-            state=case(
-                (and_(ended, all_failed == 0), JobState.COMPLETED),
-                (ended, JobState.FAILED),
-                else_=Job.state,
-            ),
-            finished_at=case((ended, func.now()), else_=None),
-            paused_at=case((ended, None), else_=Job.paused_at),
-        )
-        .returning(Job.state)
-    )
+    counts = {"of_job": job_id, "completed": completed, "failed": failed, "stored": stored}
+    state = connection.scalar(_COUNT_INTO_JOB, counts)
     ends = {JobState.COMPLETED: Kind.JOB_COMPLETED, JobState.FAILED: Kind.JOB_FAILED}
     return [Announcement(ends[state])] if state in ends else []
