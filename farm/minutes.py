@@ -108,7 +108,7 @@ def _add(connection: Connection, worker_id: str | None, pipeline: str, stage: St
 @cache
 def _adding(names: tuple[str, ...]) -> Insert:
     """The statement that adds counts of these names."""
-    values = {name: bindparam(name) for name in ("worker_id", "pipeline", "stage", *names)}
+    values: dict[str, Any] = {name: bindparam(name) for name in ("worker_id", "pipeline", "stage", *names)}
     statement = insert(RenderMinute).values(minute=func.date_trunc("minute", func.now()), **values)
     columns = RenderMinute.__table__.c
     return statement.on_conflict_do_update(

@@ -352,7 +352,7 @@ _COUNT_PICTURES = (
 
 _ALL_COMPLETED = Job.images_completed + bindparam("completed", type_=Integer)
 _ALL_FAILED = Job.images_failed + bindparam("failed", type_=Integer)
-_ALL_ENDED = _ALL_COMPLETED + _ALL_FAILED == Job.image_count
+_ALL_ENDED = Job.image_count == _ALL_COMPLETED + _ALL_FAILED
 
 _COUNT_INTO_JOB = (
     update(Job)
