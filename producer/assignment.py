@@ -107,10 +107,19 @@ def _share_pipelines(devices: Sequence[Device], demands: Mapping[str, Demand]) -
         device, pipeline = move
         gone.add(device.worker_id)
         at[device.pipeline].remove(device)
-        stages = BOTH if demands[pipeline].has_refiner else BASE
-        kept = device.stages if not device.splittable and device.stages <= stages else stages
-        at[pipeline].append(replace(device, pipeline=pipeline, stages=kept))
+        at[pipeline].append(_moved(device, pipeline, demands[pipeline]))
     return [device for own in at.values() for device in own]
+
+
+def _moved(device: Device, pipeline: str, demand: Demand) -> Device:
+    stages = BOTH if demand.has_refiner else BASE
+    kept = device.stages if not device.splittable and device.stages <= stages else stages
+    return replace(device, pipeline=pipeline, stages=kept)
+
+
+def _is_served(demand: Demand, devices: Sequence[Device]) -> bool:
+    """Whether there is somebody for all of a pipeline's work, once those that may have shared its stages."""
+    return math.isfinite(drain_seconds(demand, [BOTH if one.splittable else one.stages for one in devices]))
 
 
 def _best_move(
@@ -121,6 +130,15 @@ def _best_move(
     def load(pipeline: str, more: int = 0) -> float:
         work, count = demands[pipeline].total, len(at.get(pipeline, ())) + more
         return 0.0 if not work else work / count if count > 0 else math.inf
+
+    def helps(device: Device, pipeline: str) -> bool:
+        """Whether it would find work there, and no fewer pipelines had somebody for all of theirs."""
+        old, new = at[device.pipeline], at.get(pipeline, ())
+        arrived = _moved(device, pipeline, demands[pipeline])
+        left = [one for one in old if one is not device]
+        served = _is_served(demands[device.pipeline], old) + _is_served(demands[pipeline], new)
+        still = _is_served(demands[device.pipeline], left) + _is_served(demands[pipeline], [*new, arrived])
+        return still >= served and any(demands[pipeline].seconds.get(stage) for stage in arrived.stages)
 
     for pipeline in sorted(demands, key=load, reverse=True):
         before = load(pipeline)
@@ -134,6 +152,8 @@ def _best_move(
         for device in sorted(movable, key=lambda device: (load(device.pipeline, -1), device.worker_id)):
             if not before:
                 break
+            if not helps(device, pipeline):
+                continue
             other = device.pipeline
             after = max(load(pipeline, 1) + device.load_seconds, load(other, -1))
             if math.isinf(before) and math.isinf(after):

@@ -100,6 +100,15 @@ def test_one_device_takes_turns() -> None:
     assert assign([new], {"a": demand(1e6), "b": demand(10)}) == []
 
 
+def test_nobody_goes_where_its_stages_have_nothing_to_do() -> None:
+    """A worker for the base alone left the base that it served for a pipeline that waited for its refiner."""
+    fixed = [replace(device, splittable=False) for device in fleet(BASE, choosable="ab")]
+    assert assign(fixed, {"a": demand(1), "b": demand(0, 100)}) == []
+    assert assign(fixed, {"a": demand(1), "b": demand(100, 100)}) == [], "neither were served then"
+    (turn,) = after(fixed, {"a": demand(1), "b": demand(100)})
+    assert turn.pipeline == "b"
+
+
 def test_only_what_fits_is_loaded() -> None:
     assert assign(fleet(BOTH, pipeline="a", choosable="ac"), {"b": demand(1000)}) == []
 
