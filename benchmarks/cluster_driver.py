@@ -83,11 +83,12 @@ class Fleet:
         """All devices, until the window has closed."""
         devices = [Device(self, number) for number in range(self.options.devices)]
         await asyncio.gather(*(device.arrive() for device in devices))
-        loops = [asyncio.create_task(loop) for device in devices for loop in (device.take(), device.beat())]
-        await asyncio.sleep(max(0.0, self.closes - time.time()))
-        for loop in loops:
-            loop.cancel()
-        await asyncio.gather(*loops, return_exceptions=True)
+        # A device that breaks breaks the run: what is measured is the whole fleet.
+        async with asyncio.TaskGroup() as group:
+            loops = [group.create_task(loop) for device in devices for loop in (device.take(group), device.beat())]
+            await asyncio.sleep(max(0.0, self.closes - time.time()))
+            for loop in loops:
+                loop.cancel()
         await asyncio.gather(*(self.do(dismiss_worker, self.engine, device.worker_id) for device in devices))
 
 
@@ -101,11 +102,11 @@ class Device:
         self._keeper = LeaseKeeper(fleet.engine, fleet.settings, self.worker_id, Vitals)
         self._turn = asyncio.Lock()
         self._slots = asyncio.Semaphore(SLOTS)
-        self._broker = redis.asyncio.Redis.from_url(fleet.settings.broker_url or "")
+        # An idle device waits for a message as long as it takes.
+        self._broker = redis.asyncio.Redis.from_url(fleet.settings.broker_url or "", socket_timeout=None)
         priorities = (INTERACTIVE_MESSAGE, *BULK_MESSAGES)
         names = [queue_name("tiny", stage) for stage in (Stage.REFINER, Stage.BASE)]
         self._lists = [f"{name}{SEPARATOR}{step}" if step else name for step in priorities for name in names]
-        self._batches: set[asyncio.Task[None]] = set()
 
     async def arrive(self) -> None:
         """Introduce itself, as a worker that serves both stages."""
@@ -128,14 +129,12 @@ class Device:
             await self._fleet.do(self._keeper.beat)
             await asyncio.sleep(every)
 
-    async def take(self) -> None:
+    async def take(self, batches: asyncio.TaskGroup) -> None:
         """Take a message whenever a slot is free."""
         while True:
             await self._slots.acquire()
             _, message = await self._broker.brpop(self._lists)
-            batch = asyncio.create_task(self._work_on(json.loads(message)))
-            self._batches.add(batch)
-            batch.add_done_callback(self._batches.discard)
+            batches.create_task(self._work_on(json.loads(message)))
 
     async def _work_on(self, message: dict[str, Any]) -> None:
         try:

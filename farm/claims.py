@@ -11,7 +11,6 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import (
-    Connection,
     Engine,
     Integer,
     Interval,
@@ -29,6 +28,7 @@ from sqlalchemy import (
     union_all,
     update,
 )
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.sql.elements import ColumnElement
 
 from farm.events import Announcement, Kind, announce
@@ -123,18 +123,23 @@ def claim(
     engine: Engine, batch_id: int, attempt: int, stage: Stage, worker_id: str, lease_seconds: float
 ) -> Claim | None:
     """queued -> running: the only right to render. None if the message is stale, doubled or unknown."""
+    message = {"of_batch": batch_id, "of_attempt": attempt, "of_stage": stage}
+    claimed_by = message | _leased(worker_id, lease_seconds)
+    # Only the job's first claim writes the job's row: later ones would queue up for its lock in vain. They are one
+    # statement, and with it a transaction.
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        row = connection.execute(_CLAIM_OF_STARTED, claimed_by).one_or_none()
+    if row is not None:
+        return _claim(row)
     with engine.connect() as connection, connection.begin() as transaction:
-        # Only the job's first claim writes the job's row: later ones would queue up for its lock in vain.
         started = connection.scalar(_START_JOB_OF, {"of_batch": batch_id})
-        message = {"of_batch": batch_id, "of_attempt": attempt, "of_stage": stage}
-        rows = connection.execute(_CLAIM, message | _leased(worker_id, lease_seconds)).all()
-        if not rows:
+        row = connection.execute(_CLAIM, claimed_by).one_or_none()
+        if row is None:
             transaction.rollback()
             return None
         if started is not None:
             announce(connection, started, Announcement(Kind.JOB_STARTED))
-        (held,) = _claims(connection, rows)
-    return held
+    return _claim(row)
 
 
 def claim_companions(engine: Engine, leader: Claim, worker_id: str, lease_seconds: float, room: int) -> list[Claim]:
@@ -172,7 +177,7 @@ def claim_companions(engine: Engine, leader: Claim, worker_id: str, lease_second
         ).all()
         for job_id in started:
             announce(connection, job_id, Announcement(Kind.JOB_STARTED))
-        return _claims(connection, rows)
+    return [_claim(row) for row in rows]
 
 
 def renew(
@@ -188,6 +193,8 @@ def renew(
     """
     wishes = dict.fromkeys(held, Wish.LOST)
     with engine.begin() as connection:
+        # A renewal that a crash of Postgres undoes is a lease that ends sooner: nobody need wait for the disk.
+        connection.execute(_DO_NOT_WAIT)
         if held:
             mine = {"claims": held}
             renewed = connection.execute(_RENEW, mine | _leased(worker_id, lease_seconds)).all()
@@ -227,7 +234,20 @@ _LEASED: dict[Any, Any] = {
 #: Batches of a size that was asked for stay as they are.
 _OWN_BATCH_SIZE = Job.spec["batch_size"].astext
 
-#: What makes a claim, beside the images; ``Job`` is joined.
+_IMAGES = (
+    select(
+        func.jsonb_agg(
+            aggregate_order_by(
+                func.jsonb_build_array(Image.index, Image.prompt, Image.negative_prompt, Image.seed, Image.parameters),
+                Image.index,
+            )
+        )
+    )
+    .where(Image.batch_id == Batch.id)
+    .scalar_subquery()
+)
+
+#: What makes a claim; ``Job`` is joined.
 _CLAIMED = (
     Batch.id,
     Batch.attempt,
@@ -241,6 +261,7 @@ _CLAIMED = (
     Job.requires,
     Job.traceparent,
     _OWN_BATCH_SIZE.label("own_batch_size"),
+    _IMAGES.label("images"),
 )
 
 
@@ -267,11 +288,8 @@ _CLAIM = (
     .returning(*_CLAIMED)
 )
 
-_IMAGES_OF = (
-    select(Image.batch_id, Image.index, Image.prompt, Image.negative_prompt, Image.seed, Image.parameters)
-    .where(Image.batch_id.in_(bindparam("batch_ids", expanding=True)))
-    .order_by(Image.index)
-)
+#: It writes nothing where the job waits for its first claim.
+_CLAIM_OF_STARTED = _CLAIM.where(Job.state != JobState.QUEUED)
 
 _IS_HELD = tuple_(Batch.id, Batch.attempt).in_(bindparam("claims", expanding=True))
 
@@ -283,6 +301,8 @@ _RENEW = (
 )
 
 _CANCELLED = select(Batch.id, Batch.attempt).where(_IS_HELD, Batch.state == BatchState.CANCELLED)
+
+_DO_NOT_WAIT = select(func.set_config("synchronous_commit", "off", True))
 
 _BEAT = (
     update(Worker)
@@ -304,28 +324,22 @@ _BEAT = (
 _BEAT_WITH_VITALS = _BEAT.values({one.name: bindparam(one.name) for one in fields(Vitals)})
 
 
-def _claims(connection: Connection, rows: Sequence[Row[Any]]) -> list[Claim]:
-    images: dict[int, list[ClaimedImage]] = {row.id: [] for row in rows}
-    for batch_id, *image in connection.execute(_IMAGES_OF, {"batch_ids": [*images]}):
-        images[batch_id].append(ClaimedImage(*image))
-    return [
-        Claim(
-            batch_id=row.id,
-            attempt=row.attempt,
-            stage=row.stage,
-            job_id=row.job_id,
-            parameters=row.parameters,
-            latents_key=row.latents_key,
-            latents_sha256=row.latents_sha256,
-            images=tuple(images[row.id]),
-            interactive=row.priority >= INTERACTIVE_PRIORITY,
-            # Who has failed before is not let near others, and who asked for batches of a size gets them.
-            may_share=row.priority >= INTERACTIVE_PRIORITY and row.failures == 0 and row.own_batch_size is None,
-            requires=row.requires,
-            traceparent=row.traceparent,
-        )
-        for row in rows
-    ]
+def _claim(row: Row[Any]) -> Claim:
+    return Claim(
+        batch_id=row.id,
+        attempt=row.attempt,
+        stage=row.stage,
+        job_id=row.job_id,
+        parameters=row.parameters,
+        latents_key=row.latents_key,
+        latents_sha256=row.latents_sha256,
+        images=tuple(ClaimedImage(*image) for image in row.images or ()),
+        interactive=row.priority >= INTERACTIVE_PRIORITY,
+        # Who has failed before is not let near others, and who asked for batches of a size gets them.
+        may_share=row.priority >= INTERACTIVE_PRIORITY and row.failures == 0 and row.own_batch_size is None,
+        requires=row.requires,
+        traceparent=row.traceparent,
+    )
 
 
 @cache

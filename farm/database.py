@@ -20,19 +20,21 @@ NEWS_CHANNEL = "farm_news"
 DELIVERIES_CHANNEL = "farm_deliveries"
 
 
-def server_options(**options: int) -> str:
+def server_options(**options: int | str) -> str:
     """What a connection asks of the server, as libpq takes it; in the units that Postgres has for each."""
     return " ".join(f"-c {name}={value}" for name, value in options.items())
 
 
 #: A machine that vanishes in the middle of a transaction must not hold its locks: the server looks after its clients
 #: only every two hours unless it is asked for more.
-_CLIENTS_ARE_LOOKED_AFTER = server_options(
+_SERVER_OPTIONS = server_options(
     idle_in_transaction_session_timeout=15_000,
     tcp_keepalives_idle=10,
     tcp_keepalives_interval=5,
     tcp_keepalives_count=3,
     tcp_user_timeout=25_000,
+    # After five executions Postgres may settle on one plan for any values, made when a table was empty or a job small.
+    plan_cache_mode="force_custom_plan",
 )
 
 
@@ -58,7 +60,7 @@ def open_database(settings: Settings, pool_size: int = 5) -> Engine:
             "keepalives_interval": 5,
             "keepalives_count": 3,
             "tcp_user_timeout": 30_000,
-            "options": _CLIENTS_ARE_LOOKED_AFTER,
+            "options": _SERVER_OPTIONS,
             "application_name": "sdxl-farm",
         },
     )

@@ -21,7 +21,7 @@ class PriorityClass(IntEnum):
 
 
 #: Least priority of each class.
-_LEAST = {
+LEAST = {
     PriorityClass.INTERACTIVE: 100,
     PriorityClass.HIGH: 70,
     PriorityClass.NORMAL: 40,
@@ -37,7 +37,7 @@ ClassName = Literal["idle", "low", "normal", "high", "interactive"]
 
 def class_of(priority: int) -> PriorityClass:
     """The class of a job's priority."""
-    return next(one for one, least in _LEAST.items() if priority >= least)
+    return next(one for one, least in LEAST.items() if priority >= least)
 
 
 def read_priority(value: object) -> object:

@@ -5,7 +5,7 @@ are taken in one order, job before batch before images, so that cancel and finis
 jobs is in ``farm.control``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -22,7 +22,9 @@ from sqlalchemy import (
     case,
     func,
     insert,
+    lateral,
     select,
+    true,
     update,
 )
 from sqlalchemy.orm import Session
@@ -40,6 +42,7 @@ from farm.states import BatchState, ImageState, JobState, Stage
 class Dispatched:
     """A batch that was just queued under a new attempt: what its message needs."""
 
+    job_id: int
     batch_id: int
     attempt: int
     stage: Stage
@@ -71,42 +74,26 @@ class FailureOutcome(Enum):
     """The attempt was not the latest any more; nothing was changed."""
 
 
-def queue_ready_batches(engine: Engine, job_id: int, stage: Stage, count: int) -> list[Dispatched]:
-    """ready -> queued: raise the attempt of a job's next batches of a stage. Messages follow after the commit."""
-    chosen = (
-        select(Batch.id)
-        .where(
-            Batch.job_id == job_id,
-            Batch.state == BatchState.READY,
-            ~Batch.held,
-            Batch.stage == stage,
-            Batch.run_after <= func.now(),
-        )
-        .order_by(Batch.id)
-        .limit(count)
-        .with_for_update(skip_locked=True)
-        # As a plain subquery the planner may evaluate it once per row, and take more than the limit.
-        .cte("chosen")
-    )
-    statement = (
-        update(Batch)
-        .where(Batch.id.in_(select(chosen.c.id)), Batch.state == BatchState.READY)
-        .values(state=BatchState.QUEUED, attempt=Batch.attempt + 1, queued_at=func.now())
-        .returning(Batch.id, Batch.attempt, Batch.stage, Batch.parameters)
-    )
-    with engine.begin() as connection:
-        rows = connection.execute(statement).all()
-        trace = connection.scalar(select(Job.traceparent).where(Job.id == job_id)) if rows else None
+def queue_ready_batches(engine: Engine, counts: Mapping[int, int], stage: Stage) -> list[Dispatched]:
+    """ready -> queued: raise the attempt of so many next batches of each job, by its id, of a stage.
+
+    Returns them by job and batch, where fewer were ready fewer. Messages follow after the commit.
+    """
+    given = {"job_ids": [*counts], "counts": [*counts.values()], "of_stage": stage}
+    # One statement is a transaction of its own, and a commit waits for the disk: what is sent together waits once.
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        rows = connection.execute(_QUEUE_READY, given).all()
     return [
         Dispatched(
+            job_id=row.job_id,
             batch_id=row.id,
             attempt=row.attempt,
             stage=row.stage,
             pipeline=row.parameters["pipeline"],
             refined=is_refined(row.parameters),
-            traceparent=trace,
+            traceparent=row.traceparent,
         )
-        for row in sorted(rows)
+        for row in sorted(rows, key=lambda row: (row.job_id, row.id))
     ]
 
 
@@ -128,36 +115,18 @@ def finish_base(
 
     The commit itself makes the batch ready for its refiner; the chain's next message is only the fast path.
     """
-    statement = (
-        update(Batch)
-        .where(
-            Batch.id == batch_id,
-            Batch.attempt == attempt,
-            Batch.state == BatchState.RUNNING,
-            Batch.stage == Stage.BASE,
-        )
-        .values(
-            state=BatchState.QUEUED,
-            stage=Stage.REFINER,
-            queued_at=func.now(),
-            lease_until=None,
-            latents_key=latents_key,
-            latents_sha256=latents_sha256,
-            base_seconds=seconds,
-        )
-        .returning(Batch.worker_id, Batch.parameters)
-    )
+    given = {"of_batch": batch_id, "of_attempt": attempt, "took": seconds}
+    latents = {"new_latents_key": latents_key, "new_latents_sha256": latents_sha256}
     with engine.begin() as connection:
-        ended = connection.execute(statement).one_or_none()
+        ended = connection.execute(_END_BASE, given | latents).one_or_none()
         if ended is None:
             return False
-        images = connection.scalar(select(func.count()).where(Image.batch_id == batch_id)) or 0
         note_stage(
             connection,
             ended.worker_id,
             Stage.BASE,
             ended.parameters,
-            images=images,
+            images=ended.images,
             seconds=seconds,
             finished=False,
         )
@@ -294,6 +263,62 @@ def dismiss_worker(engine: Engine, worker_id: str) -> None:
 
 
 # Made once, as those of ``farm.claims`` are.
+
+_WANTED = (
+    func.unnest(bindparam("job_ids", type_=ARRAY(BigInteger)), bindparam("counts", type_=ARRAY(Integer)))
+    .table_valued("job_id", "count", name="wanted")
+    .render_derived()
+)
+
+_NEXT = lateral(
+    select(Batch.id)
+    .where(
+        # Said and ordered so, the index of ready batches is read as far as wanted and no further; of an equality and
+        # an order by id alone Postgres makes a walk over all batches where it thinks the job has many.
+        Batch.job_id.between(_WANTED.c.job_id, _WANTED.c.job_id),
+        Batch.state == BatchState.READY,
+        ~Batch.held,
+        Batch.stage == bindparam("of_stage", type_=Batch.stage.type),
+        Batch.run_after <= func.now(),
+    )
+    .order_by(Batch.job_id, Batch.id)
+    .limit(_WANTED.c.count)
+    .with_for_update(skip_locked=True)
+)
+
+# As a plain subquery the planner may evaluate it once per row, and take more than the limit.
+_CHOSEN = select(_NEXT.c.id).select_from(_WANTED).join(_NEXT, true()).cte("chosen")
+
+_QUEUE_READY = (
+    update(Batch)
+    .where(Batch.id.in_(select(_CHOSEN.c.id)), Batch.state == BatchState.READY, Job.id == Batch.job_id)
+    .values(state=BatchState.QUEUED, attempt=Batch.attempt + 1, queued_at=func.now())
+    .returning(Batch.job_id, Batch.id, Batch.attempt, Batch.stage, Batch.parameters, Job.traceparent)
+)
+
+_END_BASE = (
+    update(Batch)
+    .where(
+        Batch.id == bindparam("of_batch"),
+        Batch.attempt == bindparam("of_attempt"),
+        Batch.state == BatchState.RUNNING,
+        Batch.stage == Stage.BASE,
+    )
+    .values(
+        state=BatchState.QUEUED,
+        stage=Stage.REFINER,
+        queued_at=func.now(),
+        lease_until=None,
+        latents_key=bindparam("new_latents_key"),
+        latents_sha256=bindparam("new_latents_sha256"),
+        base_seconds=bindparam("took"),
+    )
+    .returning(
+        Batch.worker_id,
+        Batch.parameters,
+        select(func.count()).where(Image.batch_id == Batch.id).scalar_subquery().label("images"),
+    )
+)
 
 _LOCK_JOB = select(Job.id).where(Job.id == bindparam("of_job")).with_for_update()
 

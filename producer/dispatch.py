@@ -6,34 +6,35 @@ where it can still be reordered. Who gets its places is ``producer/scheduling.py
 
 import logging
 import time
-from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections import Counter, defaultdict, deque
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from celery import Celery
 from kombu.exceptions import OperationalError
-from sqlalchemy import Connection, Engine, func, lateral, select, true
+from sqlalchemy import Connection, Engine, case, func, lateral, select, true
 
 from farm.broker import ring
 from farm.logs import about
 from farm.minutes import megapixel_steps
 from farm.models import Batch, Image, Job, Share, Worker
-from farm.priorities import PriorityClass, class_of, message_priority
+from farm.priorities import LEAST, PriorityClass, class_of, message_priority
 from farm.queues import waits_for_no_job
 from farm.settings import Settings
 from farm.spec import SharedParameters
 from farm.states import BatchState, JobState, Stage
 from farm.tags import satisfies
 from farm.tracing import span
-from farm.transitions import queue_ready_batches
+from farm.transitions import Dispatched, queue_ready_batches
 from farm.workers import takes_batches
-from producer.scheduling import JobLoad, Ledger, Order, plan
+from producer.scheduling import FIRST_BATCHES, JobLoad, Ledger, Order, plan
 
 logger = logging.getLogger(__name__)
 
 #: Base stops running ahead when so many batches per refiner worker wait for their refiner: latents cost space.
 REFINER_BACKLOG = 8
-_PARTS = 32
+#: Batches that are queued in one transaction. Their messages follow it: more, and those that wait longest wait longer.
+_AT_ONCE = 128
 #: Beside its denoising an image costs about as much as so many megapixel-steps: texts, decoding, encoding.
 _BESIDE = 2.0
 
@@ -58,7 +59,13 @@ class QueueLoad:
     @property
     def bulk(self) -> int:
         """Batches that wait and are not interactive."""
-        return sum(count for one, count in self.queued.items() if one is not PriorityClass.INTERACTIVE)
+        return self.before(PriorityClass.IDLE)
+
+    def before(self, priority_class: PriorityClass) -> int:
+        """Batches that wait in the lines of a class and those above it; interactive ones have a line of their own."""
+        if priority_class is PriorityClass.INTERACTIVE:
+            return self.queued.get(priority_class, 0)
+        return sum(n for one, n in self.queued.items() if priority_class <= one < PriorityClass.INTERACTIVE)
 
 
 @dataclass
@@ -87,18 +94,16 @@ class Dispatcher:
                 capacity = self._settings.queue_depth * queue.workers
                 if not capacity:
                     continue
-                jobs = job_loads(connection, queue.key, capacity, on_their_way, self._costs)
+                jobs = job_loads(connection, queue, capacity, on_their_way, self._costs)
                 if is_held_up(queue, queues):
                     # Somebody waits for what is interactive, however full the store gets.
                     jobs = [job for job in jobs if class_of(job.priority) is PriorityClass.INTERACTIVE]
                 orders = plan(jobs, capacity, queue.queued, self._ledgers[queue.key], time.monotonic())
-                # In their order, but for very many at once: what a job gets in a part of them takes one transaction.
-                part = max(1, len(orders) // _PARTS)
-                for start in range(0, len(orders), part):
-                    for order, count in Counter(orders[start : start + part]).items():
-                        sent += self._send(queue.key, order, count)
-                        # What a job may have is counted over all its queues.
-                        on_their_way[order.job_id].queued += count
+                for start in range(0, len(orders), _AT_ONCE):
+                    sent += self._send(queue.key, orders[start : start + _AT_ONCE])
+                for order in orders:
+                    # What a job may have is counted over all its queues.
+                    on_their_way[order.job_id].queued += 1
         return sent
 
     def forget(self) -> None:
@@ -110,10 +115,17 @@ class Dispatcher:
         for job_id in self._costs.keys() - unfinished:
             del self._costs[job_id]
 
-    def _send(self, key: QueueKey, order: Order, count: int) -> int:
-        """Queue a job's next batches, and ring for them. Returns for how many."""
+    def _send(self, key: QueueKey, orders: Sequence[Order]) -> int:
+        """Queue the jobs' next batches, and ring for them in the order of the orders. Returns for how many."""
         sent = 0
-        for batch in queue_ready_batches(self._engine, order.job_id, key.stage, count):
+        queued: dict[int, deque[Dispatched]] = defaultdict(deque)
+        for batch in queue_ready_batches(self._engine, Counter(order.job_id for order in orders), key.stage):
+            queued[batch.job_id].append(batch)
+        for order in orders:
+            if not queued[order.job_id]:
+                # Paused, cancelled or claimed as a companion since they were counted.
+                continue
+            batch = queued[order.job_id].popleft()
             ids = {"job": order.job_id, "batch": batch.batch_id, "attempt": batch.attempt}
             try:
                 with about(**ids), span("dispatch", batch.traceparent, **ids):
@@ -179,12 +191,17 @@ def queue_loads(connection: Connection, lease_seconds: float) -> tuple[dict[int,
 
 def job_loads(
     connection: Connection,
-    key: QueueKey,
+    queue: QueueLoad,
     capacity: int,
     on_their_way: Mapping[int, _OnTheirWay],
     costs: dict[int, float],
 ) -> list[JobLoad]:
-    """The jobs that have batches ready for a queue. ``costs`` of those that are new are worked out and added."""
+    """The jobs that have batches ready for a queue, which are counted as far as there are places in their class.
+
+    ``costs`` of those that are new are worked out and added.
+    """
+    key = queue.key
+    places = {one: max(capacity - queue.before(one), min(FIRST_BATCHES, capacity)) for one in PriorityClass}
     ready = lateral(
         select(Batch.id)
         .where(
@@ -194,7 +211,7 @@ def job_loads(
             Batch.stage == key.stage,
             Batch.run_after <= func.now(),
         )
-        .limit(capacity)
+        .limit(case(*((Job.priority >= LEAST[one], places[one]) for one in sorted(PriorityClass, reverse=True))))
     )
     rows = connection.execute(
         select(

@@ -23,7 +23,7 @@ def submit(engine: Engine, images: int, batch_size: int = 4, owner: str = "", **
 
 
 def start(engine: Engine, job_id: int, stage: Stage = Stage.BASE, worker_id: str = "w") -> Claim:
-    (sent,) = queue_ready_batches(engine, job_id, stage, 1)
+    (sent,) = queue_ready_batches(engine, {job_id: 1}, stage)
     held = claim(engine, sent.batch_id, sent.attempt, stage, worker_id, LEASE)
     assert held is not None
     return held

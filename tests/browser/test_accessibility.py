@@ -67,7 +67,7 @@ def fail_one(farm: RunningFarm) -> int:
     """A job of a pipeline that no worker serves, with one image that failed."""
     job_id: int = farm.client.submit(["cursed"], pipeline="sdxl-1.0").id
     engine = open_database(farm.settings)
-    (sent,) = transitions.queue_ready_batches(engine, job_id, Stage.BASE, 1)
+    (sent,) = transitions.queue_ready_batches(engine, {job_id: 1}, Stage.BASE)
     held = claims.claim(engine, sent.batch_id, sent.attempt, Stage.BASE, "w", 30)
     assert held is not None
     transitions.fail_attempt(engine, held.batch_id, held.attempt, "out of memory", max_failures=1)

@@ -49,7 +49,7 @@ class MiniFarm:
         return submit_job(self.engine, Catalog.load(), "tiny", fields, Intake(rows)).job_id
 
     def start(self, job_id: int, stage: Stage = Stage.BASE, worker_id: str = "w") -> Claim:
-        (sent,) = transitions.queue_ready_batches(self.engine, job_id, stage, 1)
+        (sent,) = transitions.queue_ready_batches(self.engine, {job_id: 1}, stage)
         held = claims.claim(self.engine, sent.batch_id, sent.attempt, stage, worker_id, LEASE)
         assert held is not None
         return held
@@ -165,7 +165,7 @@ def render(engine: Engine, settings: Settings):
     """Renders one batch of a job whose base finishes alone, with plain colours for pictures."""
 
     def render(job_id: int) -> int:
-        (sent,) = queue_ready_batches(engine, job_id, Stage.BASE, 1)
+        (sent,) = queue_ready_batches(engine, {job_id: 1}, Stage.BASE)
         held = claim(engine, sent.batch_id, sent.attempt, Stage.BASE, "w", 30)
         assert held is not None
         store = open_store(settings)

@@ -111,7 +111,7 @@ def test_cancel_may_be_repeated_but_not_after_another_end(client: FlaskClient, r
 
 def test_failed_images_say_why(client: FlaskClient, engine: Engine) -> None:
     job_id = submit(client, 1)
-    (sent,) = queue_ready_batches(engine, job_id, Stage.BASE, 1)
+    (sent,) = queue_ready_batches(engine, {job_id: 1}, Stage.BASE)
     claim(engine, sent.batch_id, sent.attempt, Stage.BASE, "w", 30)
     fail_attempt(engine, sent.batch_id, sent.attempt, "ValueError: no", max_failures=1)
     job = client.get(f"/api/v1/jobs/{job_id}").json
@@ -135,7 +135,7 @@ def test_workers_tell_what_they_do(client: FlaskClient, engine: Engine, settings
         ),
     )
     job_id = submit(client, 2)
-    (sent,) = queue_ready_batches(engine, job_id, Stage.BASE, 1)
+    (sent,) = queue_ready_batches(engine, {job_id: 1}, Stage.BASE)
     claim(engine, sent.batch_id, sent.attempt, Stage.BASE, "w", 30)
     (worker,) = client.get("/api/v1/workers").json["workers"]
     assert (worker["device"], worker["alive"], worker["stages"]) == ("cuda:1", True, ["refiner", "base"])

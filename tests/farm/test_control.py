@@ -8,20 +8,20 @@ from farm.claims import claim
 from farm.control import cancel_job, change_job, pause_job, resume_job, retry_failed
 from farm.states import BatchState, ImageState, JobState, Stage
 from farm.transitions import fail_attempt, finish_base, finish_batch, queue_ready_batches
-from producer.dispatch import QueueKey, job_loads
+from producer.dispatch import QueueKey, QueueLoad, job_loads
 
 
 def waiting(engine: Engine) -> dict[int, int]:
     """Batches that may be dispatched now, by job."""
     with engine.connect() as connection:
-        loads = job_loads(connection, QueueKey("tiny", Stage.BASE), 100, {}, {})
+        loads = job_loads(connection, QueueLoad(QueueKey("tiny", Stage.BASE), 1, {}), 100, {}, {})
         return {load.job_id: load.ready for load in loads}
 
 
 def test_a_paused_job_begins_nothing_and_finishes_what_it_began(engine: Engine) -> None:
     job_id = submit(engine, 6, batch_size=2)
     held = start(engine, job_id)
-    (sent,) = queue_ready_batches(engine, job_id, Stage.BASE, 1)
+    (sent,) = queue_ready_batches(engine, {job_id: 1}, Stage.BASE)
     assert pause_job(engine, job_id)
     assert waiting(engine) == {}
     # The message that is still in the broker finds nothing to claim.

@@ -26,7 +26,7 @@ from farm.transitions import (
 
 def test_a_batch_goes_from_ready_to_finished_pictures(engine: Engine) -> None:
     job_id = submit(engine, 2)
-    (sent,) = queue_ready_batches(engine, job_id, Stage.BASE, 5)
+    (sent,) = queue_ready_batches(engine, {job_id: 5}, Stage.BASE)
     assert (sent.attempt, sent.stage, sent.pipeline, sent.refined) == (1, Stage.BASE, "tiny", True)
 
     held = claim(engine, sent.batch_id, 1, Stage.BASE, "w", LEASE)
@@ -53,7 +53,7 @@ def test_a_batch_goes_from_ready_to_finished_pictures(engine: Engine) -> None:
 
 def test_only_one_claim_wins_and_only_with_the_latest_attempt(engine: Engine) -> None:
     job_id = submit(engine, 1)
-    (sent,) = queue_ready_batches(engine, job_id, Stage.BASE, 1)
+    (sent,) = queue_ready_batches(engine, {job_id: 1}, Stage.BASE)
     assert claim(engine, sent.batch_id, 99, Stage.BASE, "w", LEASE) is None
     assert claim(engine, sent.batch_id, 1, Stage.REFINER, "w", LEASE) is None
     assert claim(engine, 10**9, 1, Stage.BASE, "w", LEASE) is None
@@ -147,15 +147,15 @@ def test_a_refiner_attempt_that_fails_keeps_its_latents(engine: Engine) -> None:
     finish_base(engine, held.batch_id, held.attempt, "latents", "00", 1)
     claim(engine, held.batch_id, held.attempt, Stage.REFINER, "w", LEASE)
     fail_attempt(engine, held.batch_id, held.attempt, "killed", 5)
-    (sent,) = queue_ready_batches(engine, job_id, Stage.REFINER, 1)
+    (sent,) = queue_ready_batches(engine, {job_id: 1}, Stage.REFINER)
     assert (sent.stage, sent.attempt) == (Stage.REFINER, held.attempt + 1)
 
 
 def test_lost_messages_go_back_in_line_under_a_new_attempt(engine: Engine) -> None:
     job_id = submit(engine, 1)
-    (sent,) = queue_ready_batches(engine, job_id, Stage.BASE, 1)
+    (sent,) = queue_ready_batches(engine, {job_id: 1}, Stage.BASE)
     assert return_lost_messages(engine, [sent.batch_id]) == 1
-    (again,) = queue_ready_batches(engine, job_id, Stage.BASE, 1)
+    (again,) = queue_ready_batches(engine, {job_id: 1}, Stage.BASE)
     assert again.attempt == sent.attempt + 1
     assert claim(engine, sent.batch_id, sent.attempt, Stage.BASE, "w", LEASE) is None
 
@@ -200,7 +200,7 @@ def test_companions_join_a_call_with_leases_and_attempts_of_their_own(engine: En
     assert leader.interactive
     assert leader.may_share
     ready, queued = interactive(engine, 2), interactive(engine)
-    (sent,) = queue_ready_batches(engine, queued, Stage.BASE, 1)
+    (sent,) = queue_ready_batches(engine, {queued: 1}, Stage.BASE)
 
     # Who is queued goes first, and whose message comes later finds nothing.
     first, second = claim_companions(engine, leader, "w", LEASE, 7)

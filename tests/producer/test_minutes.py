@@ -23,7 +23,7 @@ def test_what_waits_and_what_runs_is_counted_by_queue(engine: Engine) -> None:
     held = start(engine, job_id)
     assert finish_base(engine, held.batch_id, held.attempt, "latents", "00", 1.0)
     start(engine, job_id)
-    queue_ready_batches(engine, job_id, Stage.BASE, 1)
+    queue_ready_batches(engine, {job_id: 1}, Stage.BASE)
     with engine.begin() as connection:
         connection.execute(
             update(Batch).where(Batch.stage == Stage.BASE).values(run_after=func.now() - timedelta(hours=1))

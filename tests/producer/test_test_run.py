@@ -45,20 +45,20 @@ def test_the_first_images_share_no_batch_with_the_others(engine: Engine) -> None
 
 def test_only_the_test_is_dispatched_until_the_job_is_resumed(engine: Engine) -> None:
     job_id = submit(engine, test_run=3).job_id
-    assert len(queue_ready_batches(engine, job_id, Stage.BASE, 10)) == 1
-    assert queue_ready_batches(engine, job_id, Stage.BASE, 10) == []
+    assert len(queue_ready_batches(engine, {job_id: 10}, Stage.BASE)) == 1
+    assert queue_ready_batches(engine, {job_id: 10}, Stage.BASE) == []
     assert resume_job(engine, job_id)
-    assert len(queue_ready_batches(engine, job_id, Stage.BASE, 10)) == 2
+    assert len(queue_ready_batches(engine, {job_id: 10}, Stage.BASE)) == 2
     with engine.connect() as connection:
         assert connection.scalar(select(Job.test_images)) is None
 
 
 def test_a_test_that_fails_is_split_and_goes_on(engine: Engine) -> None:
     job_id = submit(engine, test_run=4).job_id
-    (sent,) = queue_ready_batches(engine, job_id, Stage.BASE, 10)
+    (sent,) = queue_ready_batches(engine, {job_id: 10}, Stage.BASE)
     assert claim(engine, sent.batch_id, sent.attempt, Stage.BASE, "w", 30)
     fail_attempt(engine, sent.batch_id, sent.attempt, "broken", max_failures=1)
-    assert len(queue_ready_batches(engine, job_id, Stage.BASE, 10)) == 2
+    assert len(queue_ready_batches(engine, {job_id: 10}, Stage.BASE)) == 2
 
 
 def test_a_cancelled_test_ends_the_whole_job(engine: Engine) -> None:

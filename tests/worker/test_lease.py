@@ -22,7 +22,7 @@ from worker.lease import LeaseKeeper
 
 def start(engine: Engine, settings: Settings) -> Claim:
     job_id = submit_job(engine, Catalog.load(), "tiny", {}, Intake([Row({"prompt": "a"})])).job_id
-    (sent,) = queue_ready_batches(engine, job_id, Stage.BASE, 1)
+    (sent,) = queue_ready_batches(engine, {job_id: 1}, Stage.BASE)
     held = claim(engine, sent.batch_id, sent.attempt, Stage.BASE, "w", settings.lease_seconds)
     assert held is not None
     return held
