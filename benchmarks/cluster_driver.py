@@ -138,9 +138,10 @@ class Device:
 
     async def _work_on(self, message: dict[str, Any]) -> None:
         try:
-            # As kombu does: what is in hand is written down until it is acknowledged.
+            # As kombu does: what is taken is written down until it is acknowledged, here at once.
             tag = message["properties"]["delivery_tag"]
             await self._broker.pipeline().zadd("unacked_index", {tag: time.time()}).hset("unacked", tag, "").execute()
+            await self._broker.pipeline().zrem("unacked_index", tag).hdel("unacked", tag).execute()
             (batch_id, attempt), *_ = json.loads(base64.b64decode(message["body"]))
             stage = Stage(message["headers"]["task"].removeprefix("farm.render_"))
             held = await self._fleet.do(
@@ -151,7 +152,6 @@ class Device:
             else:
                 with self._keeper.hold(held):
                     await self._render(held)
-            await self._broker.pipeline().zrem("unacked_index", tag).hdel("unacked", tag).execute()
         finally:
             self._slots.release()
 

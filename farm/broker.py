@@ -7,6 +7,10 @@ A queue has lists for each class of priority (``farm.priorities``). A worker rea
 queues before any list of bulk, and those of a higher class before those of a lower one.
 """
 
+import base64
+import json
+from typing import Any
+
 from celery import Celery, chain
 from celery.canvas import Signature
 
@@ -130,9 +134,29 @@ def ring(
 
 
 def waiting_messages(app: Celery, queue: str, *, interactive: bool) -> int:
-    """How many messages wait in ``queue``, interactive or bulk: in Redis lists, which kombu names by their priority."""
+    """How many messages wait in ``queue``, interactive or bulk."""
     with app.connection_for_read() as connection:
         channel = connection.default_channel
-        if interactive:
-            return int(channel.client.llen(queue))
-        return sum(int(channel.client.llen(f"{queue}{channel.sep}{step}")) for step in BULK_MESSAGES)
+        return sum(int(channel.client.llen(name)) for name in _lists(channel, queue, interactive=interactive))
+
+
+def waiting_batches(app: Celery, queue: str, *, interactive: bool) -> set[tuple[int, int]]:
+    """The ``(batch, attempt)`` pairs for which messages wait in ``queue``, interactive or bulk."""
+    with app.connection_for_read() as connection:
+        channel = connection.default_channel
+        names = _lists(channel, queue, interactive=interactive)
+        return {one for name in names for message in channel.client.lrange(name, 0, -1) for one in _rung_for(message)}
+
+
+def _lists(channel: Any, queue: str, *, interactive: bool) -> list[str]:
+    """The Redis lists of a queue, which kombu names by their priority."""
+    return [queue] if interactive else [f"{queue}{channel.sep}{step}" for step in BULK_MESSAGES]
+
+
+def _rung_for(message: bytes) -> list[tuple[int, int]]:
+    """The batch and attempt of a message as kombu keeps it; none if it is no message of ours."""
+    try:
+        (batch_id, attempt), *_ = json.loads(base64.b64decode(json.loads(message)["body"]))
+    except (ValueError, TypeError, LookupError):
+        return []
+    return [(batch_id, attempt)] if isinstance(batch_id, int) and isinstance(attempt, int) else []

@@ -25,6 +25,7 @@ from sqlalchemy import (
     lateral,
     select,
     true,
+    tuple_,
     update,
 )
 from sqlalchemy.orm import Session
@@ -97,11 +98,11 @@ def queue_ready_batches(engine: Engine, counts: Mapping[int, int], stage: Stage)
     ]
 
 
-def return_lost_messages(engine: Engine, batch_ids: Sequence[int]) -> int:
-    """queued -> ready: the broker does not hold their messages any more. Returns how many."""
+def return_lost_messages(engine: Engine, attempts: Sequence[tuple[int, int]]) -> int:
+    """queued -> ready: the broker does not hold the messages of these ``(batch, attempt)`` pairs. Returns how many."""
     statement = (
         update(Batch)
-        .where(Batch.id.in_(batch_ids), Batch.state == BatchState.QUEUED)
+        .where(tuple_(Batch.id, Batch.attempt).in_(attempts), Batch.state == BatchState.QUEUED)
         .values(state=BatchState.READY, queued_at=None)
     )
     with engine.begin() as connection:

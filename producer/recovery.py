@@ -9,7 +9,7 @@ from celery import Celery
 from redis import RedisError
 from sqlalchemy import Engine, func, select
 
-from farm.broker import queue_name, waiting_messages
+from farm.broker import queue_name, waiting_batches, waiting_messages
 from farm.models import Batch, Job
 from farm.settings import Settings
 from farm.spec import INTERACTIVE_PRIORITY
@@ -17,11 +17,6 @@ from farm.states import BatchState
 from farm.transitions import fail_attempt, return_lost_messages
 
 logger = logging.getLogger(__name__)
-
-
-def recover(engine: Engine, celery: Celery, settings: Settings) -> int:
-    """One round of recovery. Returns how many batches were put back in line."""
-    return recover_expired_leases(engine, settings) + recover_lost_messages(engine, celery, settings)
 
 
 def recover_expired_leases(engine: Engine, settings: Settings) -> int:
@@ -39,40 +34,55 @@ def recover_expired_leases(engine: Engine, settings: Settings) -> int:
     return len(expired)
 
 
-def recover_lost_messages(engine: Engine, celery: Celery, settings: Settings) -> int:
-    """Batches that were queued a while ago but whose messages the broker does not hold.
+class LostMessages:
+    """Finds batches that were queued a while ago but whose messages the broker does not hold.
 
-    When a queue holds fewer messages than batches wait for it, the oldest batches are taken for those whose messages
-    are gone. One in too many costs a message that finds its batch already taken.
+    A message that a worker has just taken, and has not yet claimed, is not in the broker either: a batch counts as
+    lost when its message was missing twice running.
     """
-    with engine.connect() as connection:
-        queued = connection.execute(
-            select(
-                Batch.id,
-                Batch.stage,
-                Job.pipeline,
-                Job.requires,
-                (Job.priority >= INTERACTIVE_PRIORITY).label("interactive"),
-                (Batch.queued_at < func.now() - timedelta(seconds=settings.lost_message_seconds)).label("overdue"),
-            )
-            .join(Job, Job.id == Batch.job_id)
-            .where(Batch.state == BatchState.QUEUED)
-            .order_by(Batch.queued_at)
-        ).all()
-    lost: list[int] = []
-    queues: dict[tuple[str, bool], list[Any]] = defaultdict(list)
-    for row in queued:
-        queues[queue_name(row.pipeline, row.stage, row.requires), row.interactive].append(row)
-    for (queue, interactive), waiting in queues.items():
+
+    def __init__(self, engine: Engine, celery: Celery, settings: Settings) -> None:
+        self._engine, self._celery, self._settings = engine, celery, settings
+        self._missed: set[tuple[int, int]] = set()
+
+    def recover(self) -> int:
+        """Put those back in line that were missing last time and still are. Returns how many."""
+        missing: set[tuple[int, int]] = set()
         try:
-            held = waiting_messages(celery, queue, interactive=interactive)
+            for (queue, interactive), waiting in self._queued().items():
+                # Most often all are there, and to count them is enough.
+                if waiting_messages(self._celery, queue, interactive=interactive) < len(waiting):
+                    overdue = {(row.id, row.attempt) for row in waiting if row.overdue}
+                    missing |= overdue - waiting_batches(self._celery, queue, interactive=interactive)
         except RedisError as error:
             logger.warning("broker away, lost messages cannot be told from waiting ones: %s", error)
             return 0
-        missing = len(waiting) - held
-        lost.extend(row.id for row in waiting[: max(missing, 0)] if row.overdue)
-    if not lost:
-        return 0
-    returned = return_lost_messages(engine, lost)
-    logger.warning("%d messages were lost by the broker, their batches go back in line", returned)
-    return returned
+        lost = missing & self._missed
+        self._missed = missing - lost
+        if not lost:
+            return 0
+        returned = return_lost_messages(self._engine, sorted(lost))
+        logger.warning("%d messages were lost by the broker, their batches go back in line", returned)
+        return returned
+
+    def _queued(self) -> dict[tuple[str, bool], list[Any]]:
+        """Batches that wait for a worker, by queue and whether they are interactive."""
+        limit = func.now() - timedelta(seconds=self._settings.lost_message_seconds)
+        with self._engine.connect() as connection:
+            rows = connection.execute(
+                select(
+                    Batch.id,
+                    Batch.attempt,
+                    Batch.stage,
+                    Job.pipeline,
+                    Job.requires,
+                    (Job.priority >= INTERACTIVE_PRIORITY).label("interactive"),
+                    (Batch.queued_at < limit).label("overdue"),
+                )
+                .join(Job, Job.id == Batch.job_id)
+                .where(Batch.state == BatchState.QUEUED)
+            ).all()
+        queues: dict[tuple[str, bool], list[Any]] = defaultdict(list)
+        for row in rows:
+            queues[queue_name(row.pipeline, row.stage, row.requires), row.interactive].append(row)
+        return queues

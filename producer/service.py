@@ -23,7 +23,7 @@ from producer.dispatch import Dispatcher
 from producer.janitor import forget_old_keys, remove_doomed_objects
 from producer.minutes import add_up_minutes, forget_old_minutes, record_queues
 from producer.reassign import reassign
-from producer.recovery import recover
+from producer.recovery import LostMessages, recover_expired_leases
 from producer.retention import Rounds
 from producer.webhooks import send_deliveries
 
@@ -94,8 +94,10 @@ class Chores:
 
     def __init__(self, engine: Engine, celery: Celery, settings: Settings, dispatcher: Dispatcher) -> None:
         catalog = Catalog.load(settings.catalog, settings.models_directory)
+        lost_messages = LostMessages(engine, celery, settings)
         self._chores: list[tuple[float, Callable[[], object]]] = [
-            (RECOVERY_SECONDS, lambda: recover(engine, celery, settings)),
+            (RECOVERY_SECONDS, lambda: recover_expired_leases(engine, settings)),
+            (RECOVERY_SECONDS, lost_messages.recover),
             (REASSIGN_SECONDS, lambda: reassign(engine, catalog, settings.lease_seconds)),
             (MINUTE_SECONDS, lambda: record_queues(engine, settings.lease_seconds)),
             # In this order: what is forgotten was added up.

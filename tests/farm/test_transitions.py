@@ -154,7 +154,7 @@ def test_a_refiner_attempt_that_fails_keeps_its_latents(engine: Engine) -> None:
 def test_lost_messages_go_back_in_line_under_a_new_attempt(engine: Engine) -> None:
     job_id = submit(engine, 1)
     (sent,) = queue_ready_batches(engine, {job_id: 1}, Stage.BASE)
-    assert return_lost_messages(engine, [sent.batch_id]) == 1
+    assert return_lost_messages(engine, [(sent.batch_id, sent.attempt)]) == 1
     (again,) = queue_ready_batches(engine, {job_id: 1}, Stage.BASE)
     assert again.attempt == sent.attempt + 1
     assert claim(engine, sent.batch_id, sent.attempt, Stage.BASE, "w", LEASE) is None

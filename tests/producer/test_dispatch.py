@@ -1,19 +1,25 @@
 """What of a farm's work is put into its queues."""
 
+import base64
+import json
 from typing import Any
 
 import pytest
+import redis
 from rows import submit
 from sqlalchemy import Engine, text
+from sqlalchemy.dialects import postgresql
 
+from farm import transitions
 from farm.broker import make_celery
 from farm.control import cancel_job
 from farm.models import Worker
-from farm.priorities import PriorityClass
+from farm.priorities import PriorityClass, message_priority
 from farm.settings import Settings
 from farm.states import Stage
 from farm.transitions import register_worker
 from producer.dispatch import REFINER_BACKLOG, Dispatcher, QueueKey, QueueLoad, is_held_up, queue_loads
+from producer.scheduling import FIRST_BATCHES
 
 
 @pytest.fixture
@@ -104,3 +110,52 @@ def test_what_is_remembered_of_jobs_goes_with_them(engine: Engine, dispatcher: D
     cancel_job(engine, first)
     dispatcher.forget()
     assert dispatcher._costs.keys() == {second}
+
+
+def test_messages_go_out_in_the_order_that_was_planned(engine: Engine, settings: Settings) -> None:
+    ann, bob = (submit(engine, 30, batch_size=1, owner=owner) for owner in ("ann", "bob"))
+    hire(engine)
+    wide = Dispatcher(engine, make_celery(settings), settings.model_copy(update={"queue_depth": 40}))
+    # First batches have places of their own.
+    assert wide.dispatch() == 40 + 2 * FIRST_BATCHES
+    line = f"tiny.base\x06\x16{message_priority(PriorityClass.NORMAL)}"
+    with redis.Redis.from_url(settings.broker_url or "") as broker, engine.connect() as connection:
+        rung = [
+            json.loads(base64.b64decode(json.loads(message)["body"]))[0][0] for message in broker.lrange(line, 0, -1)
+        ]
+        jobs = dict(connection.execute(text("SELECT id, job_id FROM batches")).all())
+    # Two owners, and neither has two more than the other at any place of the line.
+    owners = [jobs[batch_id] for batch_id in reversed(rung)]
+    assert len(owners) == 40
+    assert all(abs(owners[:place].count(ann) - owners[:place].count(bob)) <= 1 for place in range(len(owners)))
+
+
+def test_who_comes_to_a_full_queue_goes_as_far_as_its_class_has_places(engine: Engine, settings: Settings) -> None:
+    wide = Dispatcher(engine, make_celery(settings), settings.model_copy(update={"queue_depth": 20}))
+    hire(engine)
+    low = submit(engine, 60, batch_size=1, priority=20)
+    wide.dispatch()
+    assert on_their_way(engine) == {low: 20}
+    # The line of those above is their own, and what waits below counts for nothing in it.
+    high = submit(engine, 60, batch_size=1, priority=80)
+    wide.dispatch()
+    assert on_their_way(engine) == {low: 20, high: 20}
+    # Those above fill the lines below: only first batches have a place.
+    normal = submit(engine, 60, batch_size=1, priority=50)
+    wide.dispatch()
+    assert on_their_way(engine) == {low: 20, high: 20, normal: FIRST_BATCHES}
+
+
+def test_ready_batches_are_found_by_their_index_however_many_there_are(engine: Engine) -> None:
+    jobs = [submit(engine, 4000, batch_size=1) for _ in range(2)]
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("UPDATE batches SET state = 'completed', finished_at = now() WHERE id % 2 = 0"))
+        connection.execute(text("ANALYZE batches"))
+        compiled = transitions._QUEUE_READY.compile(
+            dialect=postgresql.dialect(), compile_kwargs={"render_postcompile": True}
+        )
+        given = compiled.construct_params({"job_ids": jobs, "counts": [10, 10], "of_stage": Stage.BASE})
+        explained = connection.exec_driver_sql(f"EXPLAIN {compiled}", given).scalars().all()
+    plan = "\n".join(explained)
+    assert "ix_batches_ready" in plan, plan
+    assert "Sort" not in plan, plan
