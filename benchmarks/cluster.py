@@ -11,6 +11,7 @@ machine: the table tells what each part took.
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -166,8 +167,9 @@ def measure(
     before, counted = _processor_seconds(parts), _counters(engine, settings)
     small = []
     closes = opens + options.seconds
-    every = max(options.seconds / 20, 0.5)
-    for number in track(range(20), f"{devices} devices", console=Console(stderr=True)):
+    count = _small_jobs(devices, options)
+    every = options.seconds / count
+    for number in track(range(count), f"{devices} devices", console=Console(stderr=True)):
         small.append(submit(engine, "eve", SMALL))
         _sleep_until(min(opens + (number + 1) * every, closes), "")
     _sleep_until(closes, "")
@@ -254,6 +256,12 @@ def report(results: list[Result]) -> None:
         numbers = (f"{one.postgres_transactions:.0f}", f"{one.valkey_commands:.0f}", f"{one.producer_mib:.0f} MiB")
         load.add_row(str(one.devices), *numbers, *cores)
     console.print(load)
+
+
+def _small_jobs(devices: int, options: argparse.Namespace) -> int:
+    """How many small jobs come: at most half of what their owner's share does, else they wait for each other."""
+    batches = devices * options.seconds / options.batch_seconds / (len(OWNERS) + 1)
+    return max(1, min(20, int(batches / 2 / math.ceil(SMALL / BATCH))))
 
 
 def _judged(value: float, good: bool, form: str) -> str:

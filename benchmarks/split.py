@@ -84,7 +84,7 @@ def _phase(farm: Farm, share: float, seconds: int, steps: int) -> Phase:
     # More than can be done, and each phase's before what the last one left.
     job = farm.submit(
         ["a red fox in the snow"],
-        images_per_prompt=20_000,
+        images_per_prompt=10_000,
         batch_size=4,
         size="128x128",
         steps=steps,
