@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint format screenshots clean
+.PHONY: help demo test lint format chaos screenshots clean
 
 help:
 	@echo "make demo    render the example prompts on an embedded farm, to demo-output/"
@@ -34,6 +34,10 @@ lint: $(STAMP)
 
 test: lint
 	$(BIN)/python -m pytest
+
+# 20,000 images while faults strike for an hour; for another size: make chaos CHAOS="--images 2000 --seconds 600"
+chaos: $(STAMP)
+	PYTHONPATH=tests:tests/faults:. $(BIN)/python tests/faults/chaos.py $(CHAOS)
 
 screenshots: $(STAMP)
 	$(BIN)/python tests/browser/screenshots.py

@@ -8,7 +8,6 @@ from pydantic import ValidationError
 from sqlalchemy import Engine, select
 
 from dashboard.auth import owner_or_operator
-from dashboard.context import context
 from farm.control import cancel_job, change_job, delete_job, pause_job, resume_job, retry_failed
 from farm.errors import InvalidSubmissionError, Problem
 from farm.models import Job
@@ -90,7 +89,7 @@ def steer(engine: Engine, job_ids: Sequence[int], action: Action, who: Identity)
 
 
 def _delete(engine: Engine, job_id: int, by: str) -> bool:
-    return delete_job(engine, job_id, context().settings.lease_seconds, by)
+    return delete_job(engine, job_id, by)
 
 
 def _checked(field: str, value: object) -> JobSpec:

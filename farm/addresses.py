@@ -6,6 +6,7 @@ metadata service of its cloud. ``FARM_ALLOWED_HOSTS`` makes exceptions.
 
 import ipaddress
 import re
+import socket
 from dataclasses import dataclass
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -77,3 +78,17 @@ def is_public(address: Address) -> bool:
     if address.sixtofour is not None:
         return is_public(address.sixtofour)
     return address in _GLOBAL_IPV6
+
+
+def is_reached_by_others(host: str | None) -> bool:
+    """Whether a server on this host, or address, can be reached from other machines; not so on a Unix socket (a path).
+
+    Of what cannot be found it is not known.
+    """
+    if not host or host.startswith("/"):
+        return False
+    try:
+        found = socket.getaddrinfo(host, None)
+    except OSError:
+        return False
+    return not all(ipaddress.ip_address(one[4][0]).is_loopback for one in found)

@@ -15,6 +15,7 @@ from celery import Celery, chain
 from celery.canvas import Signature
 
 from farm.errors import ConfigurationError
+from farm.message_keys import MAX_NUMBER, sign
 from farm.priorities import BULK_MESSAGES, INTERACTIVE_MESSAGE
 from farm.settings import Settings
 from farm.states import Stage
@@ -56,6 +57,8 @@ def make_celery(settings: Settings) -> Celery:
         )
     app = Celery("sdxl-farm", broker=settings.broker_url)
     app.conf.update(
+        # By which every message of this application is signed.
+        farm_message_key=settings.message_key,
         # Postgres records outcomes; a result backend would only be a second, weaker truth.
         result_backend=None,
         task_ignore_result=True,
@@ -104,6 +107,7 @@ def render_signature(
         immutable=True,
         queue=queue_name(pipeline, stage, requires),
         priority=priority,
+        headers=sign(app.conf.get("farm_message_key"), TASK_NAMES[stage], batch_id, attempt),
     )
 
 
@@ -157,6 +161,7 @@ def _rung_for(message: bytes) -> list[tuple[int, int]]:
     """The batch and attempt of a message as kombu keeps it; none if it is no message of ours."""
     try:
         (batch_id, attempt), *_ = json.loads(base64.b64decode(json.loads(message)["body"]))
-    except (ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         return []
-    return [(batch_id, attempt)] if isinstance(batch_id, int) and isinstance(attempt, int) else []
+    numbers = all(type(one) is int and 0 <= one <= MAX_NUMBER for one in (batch_id, attempt))
+    return [(batch_id, attempt)] if numbers else []

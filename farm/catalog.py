@@ -107,7 +107,7 @@ class Pipeline(BaseModel):
     @model_validator(mode="after")
     def _defaults_are_possible(self) -> Self:
         for checkpoint in (self.base, self.refiner, self.vae, self.unet):
-            if checkpoint is not None and checkpoint.endswith((".ckpt", ".pt", ".pth", ".bin")):
+            if checkpoint is not None and checkpoint.lower().endswith((".ckpt", ".pt", ".pth", ".bin")):
                 raise ValueError(
                     f"{checkpoint} is a pickle, which can run code when it is loaded; convert it to safetensors"
                 )
@@ -295,7 +295,7 @@ class Catalog:
                 _merged(BUILT_IN_IP_ADAPTERS, "ip_adapters", file),
             )
             _check_default_loras(catalog)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ConfigurationError(f"The catalog {path} cannot be used: {error}") from error
         return catalog
 

@@ -18,6 +18,7 @@ from farm.settings import Settings, get_settings
 from farm.spec import MAX_BATCH, Pixels
 from farm.states import Stage
 from producer.commands import (
+    audit,
     catalog,
     following,
     jobs,
@@ -80,6 +81,7 @@ app.add_typer(people.users, name="user", rich_help_panel=OPERATOR)
 app.add_typer(catalog.catalog, name="catalog", rich_help_panel=OPERATOR)
 app.add_typer(models.models, name="models", rich_help_panel=OPERATOR)
 app.add_typer(retention.retention, name="retention", rich_help_panel=OPERATOR)
+app.command(rich_help_panel=OPERATOR)(audit.audit)
 
 DevicesOption = Annotated[
     str,

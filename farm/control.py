@@ -3,8 +3,8 @@
 Locks are taken in the same order as there: job, batches, images. ``by`` is the name of whoever does it, for the log.
 """
 
-from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, TypedDict, Unpack
 
 from sqlalchemy import Connection, Engine, case, delete, func, select, update
@@ -12,10 +12,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from farm.activity import note
 from farm.database import wake_producer
-from farm.doomed import doom_objects
+from farm.doomed import Attempt, doom_attempts, doom_objects
 from farm.events import Announcement, Kind, announce
-from farm.formats import format_of
-from farm.keys import image_key, latents_key, thumbnail_key
 from farm.models import Batch, DoomedObject, Image, Job, JobInput
 from farm.states import BatchState, ImageState, JobState, Stage
 
@@ -37,6 +35,7 @@ def cancel_job(engine: Engine, job_id: int, by: str = "") -> bool:
             .where(Batch.job_id == job_id, Batch.state.in_(UNFINISHED))
             .values(state=BatchState.CANCELLED, queued_at=None, lease_until=None, finished_at=func.now())
         )
+        _doom_what_was_begun(connection, job_id)
         connection.execute(
             update(Image)
             .where(Image.job_id == job_id, Image.state == ImageState.PENDING)
@@ -161,31 +160,22 @@ def retry_failed(engine: Engine, job_id: int, by: str = "") -> int:
     return retried
 
 
-def delete_job(engine: Engine, job_id: int, lease_seconds: float, by: str = "") -> bool:
-    """Delete a job that has ended: its rows at once, its objects soon after. False if there is none that has ended.
-
-    Objects wait for two leases: so long may a worker still write what was cancelled.
-    """
+def delete_job(engine: Engine, job_id: int, by: str = "") -> bool:
+    """Delete a job that has ended: its rows at once, its objects soon after. False if there is none that has ended."""
     with engine.begin() as connection:
         ended = select(Job.id, Job.name).where(Job.id == job_id, Job.finished_at.is_not(None)).with_for_update()
         job = connection.execute(ended).one_or_none()
         if job is None:
             return False
-        delete_ended_job(connection, job_id, job.name, lease_seconds, by)
+        delete_ended_job(connection, job_id, job.name, by)
     return True
 
 
-def delete_ended_job(connection: Connection, job_id: int, name: str, lease_seconds: float, by: str) -> None:
+def delete_ended_job(connection: Connection, job_id: int, name: str, by: str) -> None:
     """The same for a job that has ended, and whose row is locked."""
-    not_before = func.now() + timedelta(seconds=2 * lease_seconds)
-    for column, rows in (
-        (Image.image_key, Image.job_id == job_id),
-        (Image.thumbnail_key, Image.job_id == job_id),
-        (Batch.latents_key, Batch.job_id == job_id),
-    ):
-        doomed = select(column, not_before).where(rows, column.is_not(None))
+    for column in (Image.image_key, Image.thumbnail_key):
+        doomed = select(column, func.now()).where(Image.job_id == job_id, column.is_not(None))
         connection.execute(insert(DoomedObject).from_select(["key", "not_before"], doomed).on_conflict_do_nothing())
-    doom_objects(connection, _unnamed_objects(connection, job_id), not_before)
     announce(connection, job_id, Announcement(Kind.JOB_DELETED, details={"name": name}))
     note(connection, by, "job.delete", job_id, name=name)
     # The foreign keys would do it row by row.
@@ -194,16 +184,14 @@ def delete_ended_job(connection: Connection, job_id: int, name: str, lease_secon
     connection.execute(delete(Job).where(Job.id == job_id))
 
 
-def _unnamed_objects(connection: Connection, job_id: int) -> Iterator[str]:
-    """What workers wrote, or still write, of stages whose end was never recorded."""
-    begun = (Batch.job_id == job_id, Batch.attempt > 0, Batch.state != BatchState.COMPLETED)
-    for batch_id, attempts in connection.execute(select(Batch.id, Batch.attempt).where(*begun)):
-        yield from (latents_key(job_id, batch_id, attempt) for attempt in range(1, attempts + 1))
-    output_format = Batch.parameters["output_format"].astext
-    images = select(Image.index, output_format).join(Batch, Batch.id == Image.batch_id)
-    for index, form in connection.execute(images.where(*begun, Image.job_id == job_id, Image.image_key.is_(None))):
-        yield image_key(job_id, index, format_of(form).ending)
-        yield thumbnail_key(job_id, index)
+def _doom_what_was_begun(connection: Connection, job_id: int) -> None:
+    """What workers wrote, or still write, for batches that were cancelled."""
+    begun = (Batch.job_id == job_id, Batch.state == BatchState.CANCELLED, Batch.attempt > 0)
+    rows = connection.execute(
+        select(Batch.id, Batch.attempt, Batch.stage, Batch.parameters, Batch.latents_key).where(*begun)
+    ).all()
+    doom_objects(connection, [row.latents_key for row in rows if row.latents_key is not None])
+    doom_attempts(connection, [Attempt(job_id, row.id, row.attempt, row.stage, row.parameters) for row in rows])
 
 
 def _change(connection: Connection, job_id: int, **values: Any) -> bool:

@@ -69,6 +69,8 @@ def read_parameters(data: bytes) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(text)
     except (ValueError, RecursionError):
         raise NoParametersError("This file does not say what it was made from: what it holds is no JSON.") from None
+    if not isinstance(document, dict):
+        raise NoParametersError("This file does not say what it was made from: what it holds is no object.")
     return document
 
 
@@ -79,7 +81,7 @@ def _latents_text(data: bytes) -> str | None:
         return None
     try:
         text = json.loads(data[8 : 8 + length]).get("__metadata__", {}).get(TEXT_NAME)
-    except ValueError:
+    except (ValueError, AttributeError, RecursionError):
         return None
     return text if isinstance(text, str) else None
 

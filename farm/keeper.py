@@ -30,6 +30,12 @@ GRACE_SECONDS = 2.0
 #: Environment variable that tells a child how often it was started again. It is no setting: nobody else sets it, and
 #: ``farm.settings`` passes over names that it does not know.
 RESTARTS_VARIABLE = "FARM_RESTARTS"
+#: Status of a child that ended because its device failed (EX_SOFTWARE of sysexits.h).
+DEVICE_FAILED = 70
+#: A device that failed so often within an hour rests for a while: it would only spoil what others could render.
+QUARANTINE_FAILURES = 3
+QUARANTINE_WINDOW_SECONDS = 3600.0
+QUARANTINE_SECONDS = 600.0
 
 
 @dataclass
@@ -45,6 +51,8 @@ class Child:
     started_at: float = field(default=0.0, init=False)
     start_after: float = field(default=0.0, init=False)
     restarts: int = field(default=0, init=False)
+    device_failures: list[float] = field(default_factory=list, init=False)
+    """When its device failed lately."""
 
     def start(self) -> None:
         """Execute the command in a session of its own: Ctrl-C in a terminal reaches the keeper alone."""
@@ -99,12 +107,14 @@ class Keeper:
             lived = now - child.started_at
             if lived > HEALTHY_SECONDS:
                 child.pause_seconds = FIRST_PAUSE_SECONDS
-            logger.error(
-                "%s ended with status %s; starting it again in %.0f s", child.name, status, child.pause_seconds
-            )
+            pause = child.pause_seconds
+            if status == DEVICE_FAILED and _is_ill(child, now):
+                pause = QUARANTINE_SECONDS
+                logger.critical("the device of %s failed %d times within an hour", child.name, QUARANTINE_FAILURES)
+            logger.error("%s ended with status %s; starting it again in %.0f s", child.name, status, pause)
             child.process = None
             child.restarts += 1
-            child.start_after = now + child.pause_seconds
+            child.start_after = now + pause
             child.pause_seconds = min(child.pause_seconds * 2, LONGEST_PAUSE_SECONDS)
         if child.process is None and now >= child.start_after:
             child.start()
@@ -125,6 +135,16 @@ class Keeper:
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait()
+
+
+def _is_ill(child: Child, now: float) -> bool:
+    """Whether its device, which has just failed, has failed so often that it must rest. It begins anew after that."""
+    lately = [at for at in child.device_failures if now - at < QUARANTINE_WINDOW_SECONDS]
+    child.device_failures = [*lately, now]
+    if len(child.device_failures) < QUARANTINE_FAILURES:
+        return False
+    child.device_failures.clear()
+    return True
 
 
 @contextmanager

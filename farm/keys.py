@@ -1,20 +1,21 @@
-"""Keys of objects: deterministic, so that rendering twice writes the same object twice.
+"""Keys of objects. What a worker writes carries its batch and attempt: a zombie's late upload replaces nothing.
 
-Latents carry the attempt: a zombie's late upload can never replace what a living attempt wrote.
+Two attempts may render pictures whose last bits differ, on another device or in another company; only the one that is
+committed is named by a row, with its hash, and what others left is doomed (``farm.doomed``).
 """
 
 #: What the keys of each kind begin with.
 IMAGES, THUMBNAILS, INPUTS, LATENTS = "images/", "thumbnails/", "inputs/", "latents/"
 
 
-def image_key(job_id: int, index: int, ending: str = "png") -> str:
-    """Where an image's picture lies."""
-    return f"{IMAGES}{job_id}/{index:06d}.{ending}"
+def image_key(job_id: int, index: int, batch_id: int, attempt: int, ending: str = "png") -> str:
+    """Where an attempt leaves an image's picture."""
+    return f"{IMAGES}{job_id}/{index:06d}-{batch_id}-{attempt}.{ending}"
 
 
-def thumbnail_key(job_id: int, index: int) -> str:
-    """Where an image's thumbnail lies."""
-    return f"{THUMBNAILS}{job_id}/{index:06d}.webp"
+def thumbnail_key(job_id: int, index: int, batch_id: int, attempt: int) -> str:
+    """Where an attempt leaves an image's thumbnail."""
+    return f"{THUMBNAILS}{job_id}/{index:06d}-{batch_id}-{attempt}.webp"
 
 
 def input_key(sha256: str) -> str:

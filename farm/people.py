@@ -7,9 +7,7 @@ of 256 bits, of which the database keeps only the SHA-256; passwords are kept as
 """
 
 import getpass
-import ipaddress
 import secrets
-import socket
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
@@ -20,6 +18,7 @@ from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from farm.activity import note
+from farm.addresses import is_reached_by_others
 from farm.database import sought
 from farm.errors import ConfigurationError, InvalidSubmissionError, NotFoundError, Problem
 from farm.limits import Limits, Scope, read_scopes
@@ -185,12 +184,8 @@ def somebody_has_a_password(engine: Engine) -> bool:
 
 def require_users(engine: Engine, host: str) -> None:
     """Raise ConfigurationError when others could reach the dashboard on ``host`` and nobody could log in."""
-    try:
-        loopback = all(ipaddress.ip_address(address[4][0]).is_loopback for address in socket.getaddrinfo(host, None))
-    except OSError:
-        # Not to be found: listening there will fail with its own message.
-        return
-    if not loopback and not somebody_has_a_password(engine):
+    # Where nothing can be found, listening will fail with its own message.
+    if is_reached_by_others(host) and not somebody_has_a_password(engine):
         raise ConfigurationError(
             f"The dashboard would listen on {host}, where others can reach it, and nobody can log in yet. Make a user "
             f"first, with `farm user add NAME --role admin` (it needs FARM_DATABASE_URL, or a farm that runs on "

@@ -9,12 +9,10 @@ from sqlalchemy import Connection, Engine, func, select, text, update
 
 from farm.activity import note
 from farm.database import wake_producer
-from farm.doomed import doom_objects, spare_objects
+from farm.doomed import doom_objects
 from farm.events import Announcement, Kind, announce
-from farm.formats import format_of
-from farm.keys import image_key, thumbnail_key
-from farm.models import Batch, Image, Job
-from farm.states import ImageState, JobState
+from farm.models import Image, Job
+from farm.states import JobState
 
 _RENDER_AGAIN = text(
     """
@@ -56,34 +54,26 @@ def remove_pictures(connection: Connection, job_id: int, indices: Collection[int
 def render_removed(engine: Engine, job_id: int, by: str = "") -> int:
     """Render the images anew whose pictures were removed: in batches of their own, from the base on. Returns how many.
 
-    0 for a cancelled job. What is still doomed of them stays, as it is about to be written again.
+    0 for a cancelled job.
     """
     with engine.begin() as connection:
         state = connection.scalar(select(Job.state).where(Job.id == job_id).with_for_update())
         if state is None or state is JobState.CANCELLED:
             return 0
-        output_format = Batch.parameters["output_format"].astext
-        removed = connection.execute(
-            select(Image.index, output_format)
-            .join(Batch, Batch.id == Image.batch_id)
-            .where(Image.job_id == job_id, Image.state == ImageState.COMPLETED, Image.removed_at.is_not(None))
-        ).all()
+        removed = connection.execute(_RENDER_AGAIN, {"job_id": job_id}).rowcount
         if not removed:
             return 0
-        spare_objects(connection, [image_key(job_id, index, format_of(form).ending) for index, form in removed])
-        spare_objects(connection, [thumbnail_key(job_id, index) for index, _ in removed])
-        connection.execute(_RENDER_AGAIN, {"job_id": job_id})
         connection.execute(
             update(Job)
             .where(Job.id == job_id)
             .values(
-                images_completed=Job.images_completed - len(removed),
+                images_completed=Job.images_completed - removed,
                 images_removed=0,
                 state=JobState.RUNNING,
                 finished_at=None,
             )
         )
-        note(connection, by, "job.restore", job_id, images=len(removed))
-        announce(connection, job_id, Announcement(Kind.JOB_RETRIED, details={"images": len(removed)}))
+        note(connection, by, "job.restore", job_id, images=removed)
+        announce(connection, job_id, Announcement(Kind.JOB_RETRIED, details={"images": removed}))
         wake_producer(connection)
-    return len(removed)
+    return removed

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 import platformdirs
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from farm.addresses import AllowedHosts
@@ -20,7 +20,8 @@ def _default_data_directory() -> Path:
 class Settings(BaseSettings):
     """One process's settings. The three that make a cluster are database, broker and store."""
 
-    model_config = SettingsConfigDict(env_prefix="FARM_", extra="ignore", frozen=True)
+    # A value that is refused may be a secret, and the error ends in a log.
+    model_config = SettingsConfigDict(env_prefix="FARM_", extra="ignore", frozen=True, hide_input_in_errors=True)
 
     data: Path = Field(
         default_factory=_default_data_directory,
@@ -31,6 +32,12 @@ class Settings(BaseSettings):
     )
     broker_url: str | None = Field(
         default=None, description="Redis or Valkey, as redis://host:6379/0. Unset: embedded."
+    )
+    message_key: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="Secret by which messages in the broker are signed, the same for all producers and workers. "
+        "Unset: workers believe whoever can write to the broker.",
     )
     store_url: str | None = Field(
         default=None,
@@ -103,6 +110,18 @@ class Settings(BaseSettings):
     max_failures: int = Field(
         default=2, ge=1, description="Failed attempts after which a batch is split, or its single image given up."
     )
+    max_failed_images: int = Field(
+        default=100,
+        ge=1,
+        description="Failed images after which a job is stopped, if most of those that ended have failed: the rest "
+        "fail untried.",
+    )
+    hang_seconds: float = Field(
+        default=900.0,
+        gt=0,
+        description="How long a worker's device may take to come from one step to the next before it counts as hung: "
+        "its process ends, and another begins.",
+    )
     worker_tags: str = Field(
         default="", description="Tags of this machine's workers, which jobs can require: fast, site=lab."
     )
@@ -122,6 +141,11 @@ class Settings(BaseSettings):
     log_level: str = Field(default="INFO", description="Least severe level that is logged.")
     metrics_public: bool = Field(
         default=False, description="Whether everybody may read /metrics; otherwise it takes a viewer's API token."
+    )
+
+    faults: Path | None = Field(
+        default=None,
+        description="Only for tests of the farm itself: a directory of faults that its processes shall have.",
     )
 
     @model_validator(mode="after")

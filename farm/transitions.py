@@ -30,8 +30,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
+from farm.activity import note
 from farm.claims import Claim
 from farm.database import seconds_from_now
+from farm.doomed import Attempt, doom_attempts, doom_objects
 from farm.events import Announcement, Kind, announce
 from farm.minutes import note_failure, note_stage
 from farm.models import Batch, Image, Job, Worker
@@ -154,6 +156,8 @@ def finish_batch(
         connection.execute(_RECORD_PICTURES, recorded)
         connection.execute(_COUNT_PICTURES, {"of_worker": worker_id, "count": len(pictures)})
         stored = sum(picture.size or 0 for picture in pictures)
+        if held.latents_key is not None:
+            doom_objects(connection, [held.latents_key])
         ended_job = _roll_up(connection, held.job_id, completed=len(pictures), stored=stored)
         news = [Announcement(Kind.IMAGE_COMPLETED, picture.index) for picture in pictures]
         announce(connection, held.job_id, *news, *ended_job)
@@ -175,6 +179,7 @@ def fail_attempt(
     attempt: int,
     error: str,
     max_failures: int,
+    max_failed_images: int | None = None,
     *,
     latents_lost: bool = False,
     lease_expired: bool = False,
@@ -183,6 +188,7 @@ def fail_attempt(
 
     The batch is tried again, a little later each time, until it has failed ``max_failures`` times. Then, to find
     the one image that cannot be rendered, it is split in two; a batch of a single image is given up.
+    A job of which ``max_failed_images`` have failed, and most of those that ended, is hopeless: the rest fails untried.
     With ``latents_lost`` the next attempt starts over at the base; ``lease_expired`` is counted apart.
     """
     guard = and_(Batch.id == batch_id, Batch.attempt == attempt, Batch.state == BatchState.RUNNING)
@@ -192,15 +198,21 @@ def fail_attempt(
             return FailureOutcome.STALE
         _lock_job(connection, job_id)
         batch = connection.execute(
-            select(Batch.failures, Batch.parameters, Batch.stage, Batch.worker_id).where(guard).with_for_update()
+            select(Batch.failures, Batch.parameters, Batch.stage, Batch.worker_id, Batch.latents_key)
+            .where(guard)
+            .with_for_update()
         ).one_or_none()
         if batch is None:
             return FailureOutcome.STALE
         failures = batch.failures + 1
         indices = connection.scalars(select(Image.index).where(Image.batch_id == batch_id).order_by(Image.index)).all()
         changes: dict[str, Any] = {"failures": failures, "error": error, "lease_until": None}
+        doom_attempts(connection, [Attempt(job_id, batch_id, attempt, batch.stage, batch.parameters)])
         if latents_lost:
-            changes |= {"stage": Stage.BASE, "latents_key": None, "latents_sha256": None}
+            changes["stage"] = Stage.BASE
+        if latents_lost or failures >= max_failures:
+            changes |= {"latents_key": None, "latents_sha256": None}
+            doom_objects(connection, [batch.latents_key] if batch.latents_key else [])
         if failures < max_failures:
             outcome = FailureOutcome.RETRY
             changes |= {"state": BatchState.READY, "run_after": seconds_from_now(failures - 1)}
@@ -226,7 +238,8 @@ def fail_attempt(
                 .where(Image.batch_id == batch_id, Image.state == ImageState.PENDING)
                 .values(state=ImageState.FAILED, error=error, finished_at=func.now())
             )
-            ended_job = _roll_up(connection, job_id, failed=len(indices))
+            untried = _stop_hopeless(connection, job_id, max_failed_images, len(indices), error)
+            ended_job = _roll_up(connection, job_id, failed=len(indices) + untried)
             news = [Announcement(Kind.IMAGE_FAILED, index, {"error": error}) for index in indices]
             announce(connection, job_id, *news, *ended_job)
         note_failure(
@@ -240,15 +253,55 @@ def fail_attempt(
     return outcome
 
 
+def _stop_hopeless(
+    connection: Connection, job_id: int, max_failed_images: int | None, failed_now: int, error: str
+) -> int:
+    """ready or queued -> failed, for all batches of a job that has failed enough. Returns of how many images.
+
+    Its row is locked. What is being rendered goes on to its own end.
+    """
+    if max_failed_images is None:
+        return 0
+    job = connection.execute(select(Job.images_completed, Job.images_failed).where(Job.id == job_id)).one()
+    failed = job.images_failed + failed_now
+    if failed < max_failed_images or failed <= job.images_completed:
+        return 0
+    reason = f"not tried: {failed} images of the job had failed, most of those that ended; the last one: {error}"
+    stopped = connection.execute(
+        update(Batch)
+        .where(Batch.job_id == job_id, Batch.state.in_((BatchState.READY, BatchState.QUEUED)))
+        .values(state=BatchState.FAILED, error=reason, queued_at=None, finished_at=func.now())
+        .returning(Batch.id, Batch.latents_key)
+    ).all()
+    doom_objects(connection, [batch.latents_key for batch in stopped if batch.latents_key is not None])
+    untried = connection.execute(
+        update(Image)
+        .where(
+            Image.job_id == job_id,
+            Image.state == ImageState.PENDING,
+            Image.batch_id.in_(select(Batch.id).where(Batch.job_id == job_id, Batch.state == BatchState.FAILED)),
+        )
+        .values(state=ImageState.FAILED, error=reason, finished_at=func.now())
+    ).rowcount
+    if untried:
+        note(connection, "farm", "job.stop", job_id, images=untried, failed=failed)
+    return untried
+
+
 def hand_back(engine: Engine, batch_id: int, attempt: int, delay_seconds: float = 0) -> bool:
     """running -> ready: the worker gives the batch up through no fault of the batch. False if the attempt is stale."""
     statement = (
         update(Batch)
         .where(Batch.id == batch_id, Batch.attempt == attempt, Batch.state == BatchState.RUNNING)
         .values(state=BatchState.READY, lease_until=None, run_after=seconds_from_now(delay_seconds))
+        .returning(Batch.job_id, Batch.stage, Batch.parameters)
     )
     with engine.begin() as connection:
-        return connection.execute(statement).rowcount == 1
+        batch = connection.execute(statement).one_or_none()
+        if batch is None:
+            return False
+        doom_attempts(connection, [Attempt(batch.job_id, batch_id, attempt, batch.stage, batch.parameters)])
+    return True
 
 
 def register_worker(engine: Engine, worker: Worker) -> None:
@@ -257,10 +310,11 @@ def register_worker(engine: Engine, worker: Worker) -> None:
         session.add(worker)
 
 
-def dismiss_worker(engine: Engine, worker_id: str) -> None:
-    """A worker process says goodbye."""
+def dismiss_worker(engine: Engine, worker_id: str, reason: str | None = None) -> None:
+    """A worker process says goodbye, and why, if it does not leave of its own will."""
     with engine.begin() as connection:
-        connection.execute(update(Worker).where(Worker.id == worker_id).values(stopped_at=func.now()))
+        gone = {"stopped_at": func.now(), "stopped_because": reason}
+        connection.execute(update(Worker).where(Worker.id == worker_id).values(gone))
 
 
 # Made once, as those of ``farm.claims`` are.

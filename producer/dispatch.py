@@ -15,6 +15,7 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import Connection, Engine, case, func, lateral, select, true
 
 from farm.broker import ring
+from farm.faults import reach
 from farm.logs import about
 from farm.minutes import megapixel_steps
 from farm.models import Batch, Image, Job, Share, Worker
@@ -121,6 +122,7 @@ class Dispatcher:
         queued: dict[int, deque[Dispatched]] = defaultdict(deque)
         for batch in queue_ready_batches(self._engine, Counter(order.job_id for order in orders), key.stage):
             queued[batch.job_id].append(batch)
+        reach("dispatch.queued")
         for order in orders:
             if not queued[order.job_id]:
                 # Paused, cancelled or claimed as a companion since they were counted.
@@ -143,6 +145,7 @@ class Dispatcher:
                 logger.warning("broker away, batch %d waits to be sent again: %s", batch.batch_id, error)
             else:
                 sent += 1
+                reach("dispatch.rang")
         return sent
 
 

@@ -191,7 +191,7 @@ def read_object(line: str, number: int) -> Row:
     """The row of a line of JSON: an object, or a string that is its prompt. Raises InvalidSubmissionError."""
     try:
         values = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise refusal("file", f"is no JSON: {error}", number) from None
     if isinstance(values, str):
         values = {"prompt": values}

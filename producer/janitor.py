@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from sqlalchemy import Engine, delete, func, select, text
 
+from farm.faults import reach
 from farm.models import DoomedObject, IdempotencyKey, TokenDay
 from farm.storage import ObjectStore
 
@@ -30,6 +31,7 @@ def remove_doomed_objects(engine: Engine, store: ObjectStore) -> int:
         ).all()
         if keys:
             store.delete_many(keys)
+            reach("janitor.removed")
             connection.execute(delete(DoomedObject).where(DoomedObject.key.in_(keys)))
     return len(keys)
 

@@ -35,9 +35,9 @@ class MissingPictures:
     indices: tuple[int, ...]
 
 
-def find_orphans(engine: Engine, store: ObjectStore) -> Iterator[list[StoredObject]]:
-    """Objects that no row names, in portions."""
-    before = datetime.now(UTC) - YOUNG
+def find_orphans(engine: Engine, store: ObjectStore, young: timedelta | None = None) -> Iterator[list[StoredObject]]:
+    """Objects that no row names, in portions. ``young`` are those that are left alone, by default those of a day."""
+    before = datetime.now(UTC) - (YOUNG if young is None else young)
     for prefix in (IMAGES, THUMBNAILS, LATENTS, INPUTS):
         old = (one for one in store.list(prefix) if one.modified < before)
         while portion := [*islice(old, AT_ONCE)]:

@@ -29,7 +29,8 @@ def recover_expired_leases(engine: Engine, settings: Settings) -> int:
         ).all()
     for batch in expired:
         error = f"Worker {batch.worker_id} stopped answering while it rendered this batch."
-        outcome = fail_attempt(engine, batch.id, batch.attempt, error, settings.max_failures, lease_expired=True)
+        limits = settings.max_failures, settings.max_failed_images
+        outcome = fail_attempt(engine, batch.id, batch.attempt, error, *limits, lease_expired=True)
         logger.warning("batch %d attempt %d: lease ran out, %s", batch.id, batch.attempt, outcome.value)
     return len(expired)
 

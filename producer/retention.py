@@ -86,10 +86,10 @@ def plan(engine: Engine) -> list[Removal]:
         return added_up(_planned(connection))
 
 
-def follow_policies(engine: Engine, lease_seconds: float, by: str = ACTOR) -> Generator[Removal]:
+def follow_policies(engine: Engine, by: str = ACTOR) -> Generator[Removal]:
     """Remove what is to go now; tells of each step, which is a transaction of its own. Stop at any time."""
     yield from _remove_pictures(engine, by)
-    yield from _delete_jobs(engine, lease_seconds, by)
+    yield from _delete_jobs(engine, by)
     yield from _make_room(engine, by)
     yield from _remove_inputs(engine)
 
@@ -106,8 +106,8 @@ def added_up(removals: Iterable[Removal]) -> list[Removal]:
 class Rounds:
     """The policies followed again and again: for a thread that asks for one step at a time."""
 
-    def __init__(self, engine: Engine, lease_seconds: float) -> None:
-        self._engine, self._lease_seconds = engine, lease_seconds
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self._steps: Iterator[Removal] | None = None
         self._due = 0.0
 
@@ -116,7 +116,7 @@ class Rounds:
         if self._steps is None:
             if time.monotonic() < self._due:
                 return 0
-            self._steps = follow_policies(self._engine, self._lease_seconds)
+            self._steps = follow_policies(self._engine)
         # A step that fails ends the round: a generator that raised goes on no more.
         self._due = time.monotonic() + ROUND_SECONDS
         steps, self._steps = self._steps, None
@@ -200,7 +200,7 @@ def _remove_some(connection: Connection, job_id: int, by: str) -> Removal | None
     return Removal(job.owner, Reason(job.reason), pictures=count, bytes=sum(size for _, size in pictures))
 
 
-def _delete_jobs(engine: Engine, lease_seconds: float, by: str) -> Iterator[Removal]:
+def _delete_jobs(engine: Engine, by: str) -> Iterator[Removal]:
     """Those that have ended twice as many days ago as their pictures are kept, and have none left."""
     ended = ended_jobs()
     conditions = (is_over(ended, 2), ended.c.pictures == 0)
@@ -210,7 +210,7 @@ def _delete_jobs(engine: Engine, lease_seconds: float, by: str) -> Iterator[Remo
             columns = select(ended.c.owner, ended.c.reason, ended.c.name)
             job = connection.execute(columns.where(ended.c.id == job_id, *conditions)).one_or_none()
             if job is not None:
-                delete_ended_job(connection, job_id, job.name, lease_seconds, by)
+                delete_ended_job(connection, job_id, job.name, by)
         if job is not None:
             yield Removal(job.owner, Reason(job.reason), jobs=1)
 

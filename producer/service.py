@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 ROUND_SECONDS = 0.25
 RECOVERY_SECONDS = 1.0
 STANDBY_SECONDS = 1.0
+#: A leader asks several times a second whether it still leads; who has not asked for so long hangs.
+HUNG_SECONDS = 15
 REASSIGN_SECONDS = 5.0
 MINUTE_SECONDS = 60.0
 HOUR_SECONDS = 3600.0
@@ -43,7 +45,9 @@ BESIDE_SECONDS = 2.0
 class Leadership:
     """The lock that only one producer holds, on a connection of its own.
 
-    Postgres frees it when the connection dies, so a dead leader is succeeded without any time-out of ours.
+    Postgres frees it when the connection dies, so a dead leader is succeeded without any time-out of ours; one that
+    hangs, and asks nothing any more, loses its connection. It may believe that it leads until it asks again: whatever
+    it still does is guarded like everything else.
     """
 
     def __init__(self, database_url: str) -> None:
@@ -65,7 +69,11 @@ class Leadership:
             keepalives_count=2,
             # The server too must notice within seconds that a leader's machine is gone, and give its lock to another.
             options=server_options(
-                tcp_keepalives_idle=2, tcp_keepalives_interval=1, tcp_keepalives_count=2, tcp_user_timeout=4_000
+                tcp_keepalives_idle=2,
+                tcp_keepalives_interval=1,
+                tcp_keepalives_count=2,
+                tcp_user_timeout=4_000,
+                idle_session_timeout=HUNG_SECONDS * 1000,
             ),
         )
         row = connection.execute("SELECT pg_try_advisory_lock(%s)", (LEADER_LOCK,)).fetchone()
@@ -130,7 +138,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
     chores = Chores(engine, celery, settings, dispatcher)
     store = open_store(settings)
     senders = open_database(settings)
-    rounds = Rounds(engine, settings.lease_seconds)
+    rounds = Rounds(engine)
     beside = [
         _beside(stop, "janitor", lambda: remove_doomed_objects(engine, store)),
         _beside(stop, "retention", lambda: rounds.step() if leads.is_set() else 0),

@@ -20,6 +20,7 @@ from farm.catalog import Catalog
 from farm.database import wake_producer
 from farm.errors import ConflictError, InvalidSubmissionError, Problem
 from farm.events import Announcement, Kind, announce
+from farm.faults import reach
 from farm.models import IdempotencyKey, Job
 from farm.spec import MAX_IMAGES
 from farm.tracing import span, traceparent
@@ -102,10 +103,13 @@ def submit_job(
         draft.write(intake, find_batch_sizes(engine, expansion.pipeline, expansion.spec.batch_size))
         try:
             with engine.begin() as connection:
-                return _insert(connection, draft, owner, quotas, once, tuple(intake.ignored_columns))
+                receipt = _insert(connection, draft, owner, quotas, once, tuple(intake.ignored_columns))
+                reach("submit.written")
         except _AcceptedMeanwhileError:
             assert once is not None  # noqa: S101 - raised for its sake
             return cast("Receipt", _accepted_before(engine, owner, once))
+    reach("submit.committed")
+    return receipt
 
 
 class _AcceptedMeanwhileError(Exception):

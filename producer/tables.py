@@ -3,6 +3,7 @@
 import csv
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -89,7 +90,10 @@ def _spreadsheet(data: bytes) -> Iterator[Cells]:
             book.close()
     except InvalidSubmissionError:
         raise
-    except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError, IndexError, OSError, SyntaxError) as error:
+    except (
+        *(zipfile.BadZipFile, zlib.error, InvalidFileException, OSError, EOFError, SyntaxError, NotImplementedError),
+        *(KeyError, ValueError, IndexError, TypeError, AttributeError, RuntimeError, OverflowError),
+    ) as error:
         raise refusal("file", f"is no spreadsheet that can be read ({error}); save it as xlsx or csv") from None
 
 

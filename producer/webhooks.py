@@ -23,6 +23,7 @@ from standardwebhooks import Webhook as Signature
 from farm.addresses import AllowedHosts
 from farm.database import DELIVERIES_CHANNEL
 from farm.errors import AddressRefusedError, UnreachableError
+from farm.faults import reach
 from farm.outside import Answer, ask, read_url
 from farm.webhooks import Due, claim_due, note_delivered, note_in_vain
 
@@ -125,6 +126,7 @@ class _Sender:
                 error = f"answered {status}"
         except (AddressRefusedError, UnreachableError) as refusal:
             error = str(refusal)
+        reach("webhooks.sent")
         if error is None and status is not None:
             await asyncio.to_thread(note_delivered, self._engine, due, status)
         else:

@@ -3,12 +3,11 @@
 from datetime import timedelta
 from typing import Any
 
-from rows import start
+from rows import keys_for, start
 from sqlalchemy import Engine, func, select, update
 
 from farm.catalog import Catalog
 from farm.errors import ObjectMissingError
-from farm.keys import image_key, thumbnail_key
 from farm.models import Image, Job
 from farm.storage import ObjectStore, sha256
 from farm.transitions import FinishedPicture, finish_batch
@@ -27,7 +26,7 @@ def submit(engine: Engine, images: int, owner: str = "ana", **fields: Any) -> in
 def render_batch(engine: Engine, store: ObjectStore, job_id: int) -> None:
     held, pictures = start(engine, job_id), []
     for one in held.images:
-        names = image_key(job_id, one.index), thumbnail_key(job_id, one.index)
+        names = keys_for(held, one.index)
         for name in names:
             store.put(name, PICTURE, "image/png")
         pictures.append(FinishedPicture(one.index, *names, sha256(PICTURE), len(PICTURE)))

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from farm.catalog import Catalog
 from farm.claims import Claim, claim
+from farm.keys import image_key, thumbnail_key
 from farm.models import Batch, Image, Job
 from farm.states import ImageState, Stage
 from farm.transitions import FinishedPicture, queue_ready_batches
@@ -31,6 +32,21 @@ def start(engine: Engine, job_id: int, stage: Stage = Stage.BASE, worker_id: str
 
 def pictures_of(held: Claim) -> list[FinishedPicture]:
     return [FinishedPicture(image.index, f"i/{image.index}", f"t/{image.index}", "ab") for image in held.images]
+
+
+def keys_for(held: Claim, index: int, ending: str = "png") -> tuple[str, str]:
+    """Where a claim leaves an image's picture and thumbnail."""
+    place = held.job_id, index, held.batch_id, held.attempt
+    return image_key(*place, ending), thumbnail_key(*place)
+
+
+def keys_of(engine: Engine, job_id: int, index: int) -> tuple[str, str]:
+    """Where an image's picture and thumbnail lie."""
+    with Session(engine) as session:
+        image = session.get_one(Image, (job_id, index))
+        assert image.image_key is not None
+        assert image.thumbnail_key is not None
+        return image.image_key, image.thumbnail_key
 
 
 def batch(engine: Engine, batch_id: int) -> Batch:

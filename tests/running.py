@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import httpx
+from pydantic import SecretStr
 
 from farm import people
 from farm.database import open_database
@@ -38,9 +39,11 @@ class RunningFarm:
     def __init__(self, settings: Settings, logs: Path) -> None:
         self.settings = settings
         self.logs = logs
+        self.code: Path | None = None
+        """Where the project lies that is started; by default this one."""
         self.url = f"http://127.0.0.1:{free_port()}"
         self.environment = os.environ | {
-            f"FARM_{name.upper()}": str(value)
+            f"FARM_{name.upper()}": value.get_secret_value() if isinstance(value, SecretStr) else str(value)
             for name, value in settings.model_dump(exclude_unset=True).items()
             if value is not None
         }
@@ -74,6 +77,7 @@ class RunningFarm:
                 [sys.executable, "-m", "farm.cli", *arguments],
                 # It ends with the tests, however these end.
                 env=self.environment | {KEEPER_VARIABLE: str(os.getpid())},
+                cwd=self.code,
                 stdout=log,
                 stderr=log,
             )

@@ -81,3 +81,12 @@ def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)", read(page)):
         if not target.startswith("http"):
             assert ((ROOT / page).parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", ["docs/guarantees.md", "docs/security.md"])
+def test_every_promise_is_tested(page: str) -> None:
+    named = set(re.findall(r"`(test_\w+)`", read(page)))
+    files = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
+    there = {name for text in files for name in re.findall(r"^def (test_\w+)", text, re.MULTILINE)}
+    assert named <= there, named - there
+    assert len(named) > 25

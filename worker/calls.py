@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from farm.claims import Claim, claim_companions
 from farm.errors import RenderInterrupted
+from farm.faults import reach
 from farm.progress import Progress
 from farm.spec import ImageParameters
 from farm.states import Stage
@@ -25,6 +26,7 @@ from worker.memory import in_parts, kind_of
 from worker.pictures import Picture
 from worker.previews import Seen
 from worker.station import Station
+from worker.stumbles import stumble
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +138,7 @@ def _call(station: Station, members: Sequence[Member]) -> None:
     shared = images[0]
 
     def part(chosen: slice) -> torch.Tensor | list[Picture]:
+        stumble()
         if noisy is not None:
             return stages.render_refiner(station.pipeline, images[chosen], inputs, noisy[chosen], on_step)
         if shared.refined:
@@ -144,7 +147,7 @@ def _call(station: Station, members: Sequence[Member]) -> None:
 
     started = time.monotonic()
     station.reporter.begin()
-    with station.clock.running():
+    with station.clock.running(), station.watchdog.watching([member.lease.claim for member in members]):
         best = station.sizes.best(stage, shared.width, shared.height)
         parts = in_parts(len(images), kind_of(shared, stage), station.memory, part, best)
     seconds = time.monotonic() - started
@@ -172,6 +175,8 @@ def _step_reporter(station: Station, members: Sequence[Member]) -> stages.OnStep
     }
 
     def on_step(step: stages.Step) -> None:
+        reach("worker.denoising")
+        station.watchdog.step()
         _check(members)
         seen = [Seen(member.lease.claim, [], []) for member in members]
         for row, image in enumerate(step.images):

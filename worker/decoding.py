@@ -13,6 +13,7 @@ from diffusers.image_processor import VaeImageProcessor
 
 from farm.catalog import Pipeline
 from farm.errors import FarmError
+from farm.faults import reach
 from farm.spec import SharedParameters
 from worker.watermark import mark
 
@@ -58,6 +59,8 @@ class Decoder:
 
 def finite(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor, or BrokenPictureError if it holds NaN or infinity."""
+    if reach("worker.made") == "nan":
+        tensor = tensor * torch.nan
     if not torch.isfinite(tensor).all():
         raise BrokenPictureError(
             "The model gave NaN or infinity. With float16 the cause is mostly the VAE: use one made for float16, or "

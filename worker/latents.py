@@ -37,7 +37,7 @@ def unpack(data: bytes) -> torch.Tensor:
         metadata = _metadata(data)
         written_as, count = metadata["format"], len(metadata["indices"].split(","))
         memory_format = MEMORY_FORMATS[metadata["memory"]]
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ObjectCorruptError(f"{len(data)} bytes are no latents: {error}") from error
     if written_as != FORMAT:
         raise ObjectCorruptError(f"latents in the format {written_as!r}, expected {FORMAT!r}")

@@ -92,6 +92,11 @@ class LeaseKeeper:
             with self._lock:
                 del self._held[key]
 
+    def claims(self) -> list[Claim]:
+        """Whatever is held now."""
+        with self._lock:
+            return [lease.claim for lease in self._held.values()]
+
     def beat(self) -> None:
         """One heartbeat: renew everything held, and pass on what is wished."""
         with self._lock:

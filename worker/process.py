@@ -22,7 +22,7 @@ from farm.batch_sizes import BatchSizes, write_measured
 from farm.broker import make_celery, queue_name
 from farm.catalog import Catalog
 from farm.checkpoints.holdings import held_entries
-from farm.claims import Answer, Vitals
+from farm.claims import Answer, Claim, Vitals
 from farm.database import open_database
 from farm.keeper import RESTARTS_VARIABLE
 from farm.logs import set_up_logging
@@ -74,10 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from worker.pipelines import load
     from worker.previews import Reporter
     from worker.station import Station
+    from worker.surrender import surrender
     from worker.tasks import register_tasks
     from worker.tuning import TUNING_FILE, Tuning
     from worker.turns import Turns
     from worker.warm_up import warm_up
+    from worker.watchdog import Watchdog
 
     catalog = Catalog.load(settings.catalog, settings.models_directory)
     entry = catalog.get(options.pipeline)
@@ -127,26 +129,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         leaves = change.follow(answer.wanted)
         tap.follow(leaves or answer.draining or not hours.include(datetime.now()), answer.requirements)
 
+    def give_up(hung: Sequence[Claim]) -> None:
+        surrender(station, hung, f"the device hangs: no step for {settings.hang_seconds:g} seconds")
+
     keeper = LeaseKeeper(engine, settings, worker_id, read_vitals, follow)
-    register_tasks(
-        app,
-        Station(
-            settings=settings,
-            engine=engine,
-            store=store,
-            celery=app,
-            reporter=Reporter(ProgressBoard(settings)),
-            worker_id=worker_id,
-            pipeline=pipeline,
-            stages=frozenset(stages),
-            keeper=keeper,
-            turns=turns,
-            clock=clock,
-            inputs=InputCache(store, partial(stored_picture, engine)),
-            memory=memory,
-            sizes=sizes,
-        ),
+    station = Station(
+        settings=settings,
+        engine=engine,
+        store=store,
+        celery=app,
+        reporter=Reporter(ProgressBoard(settings)),
+        worker_id=worker_id,
+        pipeline=pipeline,
+        stages=frozenset(stages),
+        keeper=keeper,
+        turns=turns,
+        clock=clock,
+        watchdog=Watchdog(settings.hang_seconds, give_up),
+        inputs=InputCache(store, partial(stored_picture, engine)),
+        memory=memory,
+        sizes=sizes,
     )
+    register_tasks(app, station)
     register_worker(
         engine,
         Worker(
@@ -168,6 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ),
     )
     keeper.start()
+    station.watchdog.start()
     logger.info("worker %s serves %s of %s", worker_id, " and ".join(stages), entry.name)
     try:
         app.Worker(

@@ -7,6 +7,7 @@ take them along in its call, or another worker can take them.
 Celery knows one number of slots for all messages; what is asked of the broker while some are taken is decided here.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,8 @@ from kombu.transport import redis
 from typing_extensions import override
 
 from farm.priorities import BULK_MESSAGES, INTERACTIVE_MESSAGE
+
+logger = logging.getLogger(__name__)
 
 SLOTS_PER_CLASS = 2
 #: For Celery. One more than is used: it would look only once a second whether a slot was free again.
@@ -48,6 +51,17 @@ class Channel(redis.Channel):
             super()._brpop_start(timeout)  # type: ignore[no-untyped-call]
         elif (loop := get_event_loop()) is not None:
             loop.call_later(CLOSED_SECONDS, lambda: None)  # type: ignore[no-untyped-call]
+
+    @override
+    def _brpop_read(self, **options: Any) -> bool | None:
+        try:
+            return super()._brpop_read(**options)  # type: ignore[no-any-return, no-untyped-call]
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            # It is off the list already, and kombu would end the process for it.
+            logger.warning(
+                "what came from the broker is no message, it is dropped: %s: %s", type(error).__name__, error
+            )
+            return True
 
 
 class Transport(redis.Transport):

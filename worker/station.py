@@ -17,6 +17,7 @@ from worker.memory import MemoryLimits
 from worker.pipelines import LoadedPipeline
 from worker.previews import Reporter
 from worker.turns import Turns
+from worker.watchdog import Watchdog
 
 
 @dataclass
@@ -41,5 +42,7 @@ class Station:
     """The device: the one thread on which torch loads and computes; fetching, encoding and storing run beside it."""
     clock: BusyClock
     """How much of the time that thread computes."""
+    watchdog: Watchdog
+    """Notices when that thread hangs."""
     thumbnails: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "thumbnails"))
     """They are made and stored beside their pictures."""

@@ -16,8 +16,10 @@ from farm import keys
 from farm.broker import TASK_NAMES, ring
 from farm.claims import Claim, claim
 from farm.errors import ObjectCorruptError, ObjectMissingError, RenderInterrupted, StoreError
+from farm.faults import reach
 from farm.formats import format_of
 from farm.logs import about
+from farm.message_keys import HEADER, read_message
 from farm.minutes import note_empty_claim
 from farm.priorities import INTERACTIVE_MESSAGE
 from farm.spec import MAX_BATCH
@@ -32,6 +34,7 @@ from worker.lease import Lease
 from worker.pictures import Picture, preview
 from worker.slots import in_hand
 from worker.station import Station
+from worker.surrender import is_device_failure, surrender
 from worker.watermark import watermarked
 
 logger = logging.getLogger(__name__)
@@ -72,16 +75,27 @@ def register_tasks(app: Celery, station: Station) -> None:
     """Make the two tasks known to Celery."""
 
     @app.task(name=TASK_NAMES[Stage.BASE], bind=True)  # type: ignore[untyped-decorator]
-    def base(task: Task[[int, int], None], batch_id: int, attempt: int) -> None:
+    def base(task: Task[..., None], *arguments: object) -> None:
+        batch_id, attempt = _rung_for(station, task, arguments)
         with in_hand(task.request.id) as on_turn:
             if not render_base(station, batch_id, attempt, on_turn):
                 # The chain ends here: Celery must not ring for a refiner that has nothing to do.
                 raise Ignore
 
     @app.task(name=TASK_NAMES[Stage.REFINER], bind=True)  # type: ignore[untyped-decorator]
-    def refiner(task: Task[[int, int], None], batch_id: int, attempt: int) -> None:
+    def refiner(task: Task[..., None], *arguments: object) -> None:
+        batch_id, attempt = _rung_for(station, task, arguments)
         with in_hand(task.request.id) as on_turn:
             render_refiner(station, batch_id, attempt, on_turn)
+
+
+def _rung_for(station: Station, task: Task[..., None], arguments: tuple[object, ...]) -> tuple[int, int]:
+    """The batch and attempt of a message; raises Ignore, which ends its chain, if it is none of ours."""
+    found = read_message(station.settings.message_key, task.name, arguments, task.request.get(HEADER))
+    if found is None:
+        logger.warning("a message to %s is refused: it is malformed, or not signed with FARM_MESSAGE_KEY", task.name)
+        raise Ignore
+    return found
 
 
 def _stage(
@@ -166,21 +180,27 @@ def _commit(station: Station, member: Member) -> bool:
         key = keys.latents_key(held.job_id, held.batch_id, held.attempt)
         with span("store"):
             station.store.put(key, data, "application/octet-stream")
-        return finish_base(station.engine, held.batch_id, held.attempt, key, sha256(data), member.seconds)
-    if _deliver(station, member) and held.latents_key is not None:
-        station.store.delete(held.latents_key)
+        reach("worker.latents_stored")
+        if finish_base(station.engine, held.batch_id, held.attempt, key, sha256(data), member.seconds):
+            reach("worker.base_committed")
+            return True
+        _take_away(station, held, [key])
+        return False
+    _deliver(station, member)
     return False
 
 
 @contextmanager
 def _attempt(station: Station, batch_id: int, attempt: int, stage: Stage) -> Iterator[Lease | None]:
     """Claim a batch and hold it. None when there is nothing to claim."""
+    reach("worker.received")
     held = claim(station.engine, batch_id, attempt, stage, station.worker_id, station.settings.lease_seconds)
     if held is None:
         logger.info("batch %d attempt %d: nothing to claim, the message is stale or doubled", batch_id, attempt)
         note_empty_claim(station.engine, station.worker_id, station.pipeline.entry.name, stage)
         yield None
         return
+    reach("worker.claimed")
     with _held(station, held) as lease:
         yield lease
 
@@ -189,6 +209,7 @@ def _attempt(station: Station, batch_id: int, attempt: int, stage: Stage) -> Ite
 def _held(station: Station, held: Claim) -> Iterator[Lease]:
     """Hold the lease of a claim; record it if the attempt fails."""
     batch_id, attempt = held.batch_id, held.attempt
+    limits = station.settings.max_failures, station.settings.max_failed_images
     ids = {"job": held.job_id, "batch": batch_id, "attempt": attempt}
     with (
         about(**ids, stage=held.stage.value),
@@ -204,21 +225,21 @@ def _held(station: Station, held: Claim) -> Iterator[Lease]:
             hand_back(station.engine, batch_id, attempt, STORE_RETRY_SECONDS)
         except (ObjectMissingError, ObjectCorruptError) as error:
             logger.warning("batch %d attempt %d: latents are lost, base again: %s", batch_id, attempt, error)
-            fail_attempt(
-                station.engine, batch_id, attempt, str(error), station.settings.max_failures, latents_lost=True
-            )
+            fail_attempt(station.engine, batch_id, attempt, str(error), *limits, latents_lost=True)
         except SQLAlchemyError:
             # The database is away: nothing can be recorded, and the lease brings the batch back.
             logger.exception("batch %d attempt %d is left to its lease", batch_id, attempt)
         except Exception as error:
             # Whatever the model's code raises belongs to this batch; the batch keeps the reason.
             reason = f"{type(error).__name__}: {error}"
-            outcome = fail_attempt(station.engine, batch_id, attempt, reason, station.settings.max_failures)
+            if is_device_failure(error):
+                surrender(station, [held], reason)
+            outcome = fail_attempt(station.engine, batch_id, attempt, reason, *limits)
             logger.exception("batch %d attempt %d failed: %s", batch_id, attempt, outcome.value)
 
 
-def _deliver(station: Station, member: Member) -> bool:
-    """Encode and store a batch's pictures, then commit them. False if the attempt had become stale."""
+def _deliver(station: Station, member: Member) -> None:
+    """Encode and store a batch's pictures, then commit them; if the attempt has become stale, take them away again."""
     held = member.lease.claim
     finished = []
     for claimed, parameters, picture in zip(held.images, member.images, member.pictures, strict=True):
@@ -228,18 +249,30 @@ def _deliver(station: Station, member: Member) -> bool:
             **station.pipeline.fingerprint,
             "watermark": "yes" if watermarked(parameters) else "no",
         }
-        thumbnail_key = keys.thumbnail_key(held.job_id, claimed.index)
+        place = (held.job_id, claimed.index, held.batch_id, held.attempt)
+        thumbnail_key = keys.thumbnail_key(*place)
         thumbnail = station.thumbnails.submit(_store_thumbnail, station, thumbnail_key, picture)
         with span("encode", index=claimed.index):
             data = encode.encode(picture, parameters, provenance)
         delivered = format_of(parameters.output_format)
-        image_key = keys.image_key(held.job_id, claimed.index, delivered.ending)
+        image_key = keys.image_key(*place, delivered.ending)
         with span("store", index=claimed.index):
             station.store.put(image_key, data, delivered.media_type)
             thumbnail.result()
+        reach("worker.picture_stored")
         finished.append(FinishedPicture(claimed.index, image_key, thumbnail_key, sha256(data), len(data)))
+    reach("worker.pictures_stored")
     with span("commit"):
-        return finish_batch(station.engine, held, station.worker_id, finished, member.seconds)
+        committed = finish_batch(station.engine, held, station.worker_id, finished, member.seconds)
+    reach("worker.batch_committed")
+    if not committed:
+        _take_away(station, held, [key for one in finished for key in (one.image_key, one.thumbnail_key)])
+
+
+def _take_away(station: Station, held: Claim, written: Sequence[str]) -> None:
+    """Remove what an attempt wrote that came too late: whoever has the batch now writes elsewhere."""
+    logger.info("batch %d attempt %d came too late, what it wrote goes", held.batch_id, held.attempt)
+    station.store.delete_many(written)
 
 
 def _store_thumbnail(station: Station, key: str, picture: Picture) -> None:

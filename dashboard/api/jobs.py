@@ -157,7 +157,7 @@ def delete(job_id: int) -> tuple[str, int] | Response:
     """Delete a job that has ended, with its pictures; there is no way back."""
     farm = context()
     require_steering(get_job(farm.engine, farm.board, job_id).job)
-    if not delete_job(farm.engine, job_id, farm.settings.lease_seconds, identity().name):
+    if not delete_job(farm.engine, job_id, identity().name):
         return problem(HTTPStatus.CONFLICT, f"Job {job_id} has not ended. Cancel it first, then delete it.")
     return "", HTTPStatus.NO_CONTENT
 

@@ -68,7 +68,7 @@ def run() -> Response:
         removals = plan(farm.engine)
     else:
         deadline = time.monotonic() + RUN_SECONDS
-        with closing(follow_policies(farm.engine, farm.settings.lease_seconds, identity().name)) as steps:
+        with closing(follow_policies(farm.engine, identity().name)) as steps:
             for removal in steps:
                 removals.append(removal)
                 if time.monotonic() > deadline:

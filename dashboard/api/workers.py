@@ -67,6 +67,7 @@ def _worker_json(view: WorkerView) -> dict[str, Any]:
         "holds": worker.holds,
         "state": view.state,
         "alive": view.alive,
+        "stopped_because": worker.stopped_because,
         "draining": worker.draining_at is not None,
         "heartbeat_age_seconds": view.heartbeat_age_seconds,
         "memory_used": worker.memory_used,

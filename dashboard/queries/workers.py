@@ -59,6 +59,8 @@ class WorkerView:
     def state(self) -> str:
         """In one word (or a few)."""
         if not self.alive:
+            if self.worker.stopped_because is not None:
+                return "failed"
             return "stopped" if self.worker.stopped_at else "no sign of life"
         if self.worker.draining_at:
             return "draining" if self.activities else "drained"

@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 import redis
 
+from farm.addresses import is_reached_by_others
 from farm.doctor.findings import Finding, error, first_line, ok, warning
 
 CHECK = "broker"
@@ -31,6 +32,12 @@ def check_broker(url: str) -> Iterator[Finding]:
         yield error(CHECK, f"{name} is {version}", f"Update it to {'.'.join(map(str, OLDEST))} or newer.")
     else:
         yield ok(CHECK, f"{name} {version} at {where}")
+    if urlsplit(url).password is None and is_reached_by_others(urlsplit(url).hostname):
+        yield warning(
+            CHECK,
+            f"{where} lets in everybody who reaches it: no password was asked for",
+            "Set requirepass in its configuration, and the password in FARM_BROKER_URL (redis://:PASSWORD@host:6379/0).",
+        )
     if (policy := told.get("maxmemory_policy", "noeviction")) != "noeviction":
         yield warning(
             CHECK,

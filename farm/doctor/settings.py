@@ -12,6 +12,8 @@ from farm.settings import Settings
 
 CHECK = "settings"
 PREFIX = "FARM_"
+#: Settings whose values hold secrets.
+SECRETS = ("database_url", "broker_url", "message_key")
 #: Read by others than ``farm.settings``: the user's commands, and what keepers tell their children.
 OTHERS = ("FARM_URL", "FARM_TOKEN", RESTARTS_VARIABLE, KEEPER_VARIABLE)
 
@@ -28,11 +30,16 @@ def read_settings() -> tuple[Settings | None, list[Finding]]:
             findings.append(
                 error(
                     CHECK,
-                    f"{named} is {one['input']!r}: {message}" if named else message,
+                    f"{named} {_shown(one['loc'][0], one['input'])}: {message}" if named else message,
                     f"Correct or unset {named or 'it'}; docs/settings.md says what it may be.",
                 )
             )
         return None, findings
+
+
+def _shown(name: object, value: object) -> str:
+    """A wrong value, if it is none that nobody else may read."""
+    return "cannot be used" if str(name).lower() in SECRETS else f"is {value!r}"
 
 
 def check_names(environment: Mapping[str, str]) -> Iterator[Finding]:

@@ -271,6 +271,8 @@ class Worker(Base):
     """When it last renewed its leases; a worker is live while this is younger than the lease."""
     stopped_at: Mapped[datetime | None]
     """Set when it said goodbye; a killed worker never does."""
+    stopped_because: Mapped[str | None]
+    """What of its device made it end."""
     draining_at: Mapped[datetime | None]
     """Set while an operator wants it to take no further batch."""
     restarts: Mapped[int] = mapped_column(Integer, server_default="0")

@@ -11,9 +11,6 @@ from playwright.sync_api import Browser, Page, expect
 from running import RunningFarm, wait_until
 from visit import SIZES, visit
 
-from farm import keys
-from farm.storage import open_store
-
 MANY = 100_000
 PROMPTS = ["a red fox", "an owl, <b>=cmd|' /C calc'!A0</b> \u202egnp"]
 
@@ -238,9 +235,8 @@ def test_from_selection_to_the_opened_zip(farm: RunningFarm, browser: Browser, s
         assert archive.testzip() is None
         images = [image for image in farm.images(sweep) if image["index"] in (1, 4, 7)]
         assert archive.namelist() == [*(image["download_name"] for image in images), "manifest.csv", "manifest.jsonl"]
-        store = open_store(farm.settings)
         for image in images:
-            assert archive.read(image["download_name"]) == store.get(keys.image_key(sweep, image["index"]))
+            assert archive.read(image["download_name"]) == farm.client.request("GET", image["file_url"]).content
         assert all(size in image["tags"] for image in images)
         with page.expect_download() as download:
             page.get_by_role("link", name="Download all").click()

@@ -9,12 +9,13 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
+from rows import keys_for
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
 from dashboard.app import create_app
 from dashboard.context import EXTENSION
-from farm import claims, keys, people, transitions
+from farm import claims, people, transitions
 from farm.catalog import Catalog
 from farm.claims import Claim, claim
 from farm.models import Base, Worker
@@ -41,12 +42,12 @@ class MiniFarm:
         Image.new("RGB", (16, 16), (seed % 256, 80, 160)).save(buffer, kind)
         return buffer.getvalue()
 
-    def submit(self, prompts: list[str] | int = 1, **fields: Any) -> int:
+    def submit(self, prompts: list[str] | int = 1, owner: str = "", **fields: Any) -> int:
         if isinstance(prompts, int):
             prompts = [f"prompt {number}" for number in range(prompts)]
         fields = {"seed": 7, "batch_size": 1, "refiner_split": "none", **fields}
         rows = [Row({"prompt": prompt}) for prompt in prompts]
-        return submit_job(self.engine, Catalog.load(), "tiny", fields, Intake(rows)).job_id
+        return submit_job(self.engine, Catalog.load(), "tiny", fields, Intake(rows), owner).job_id
 
     def start(self, job_id: int, stage: Stage = Stage.BASE, worker_id: str = "w") -> Claim:
         (sent,) = transitions.queue_ready_batches(self.engine, {job_id: 1}, stage)
@@ -58,7 +59,7 @@ class MiniFarm:
         pictures = []
         for image in held.images:
             data = self.square(image.seed, "PNG")
-            names = keys.image_key(held.job_id, image.index), keys.thumbnail_key(held.job_id, image.index)
+            names = keys_for(held, image.index)
             self.store.put(names[0], data, "image/png")
             self.store.put(names[1], self.square(image.seed, "WEBP"), "image/webp")
             pictures.append(FinishedPicture(image.index, *names, sha256(data), len(data)))
@@ -173,7 +174,7 @@ def render(engine: Engine, settings: Settings):
         for image in held.images:
             buffer = BytesIO()
             Image.new("RGB", (64, 64), (image.seed % 256, 80, 120)).save(buffer, "PNG")
-            names = keys.image_key(job_id, image.index), keys.thumbnail_key(job_id, image.index)
+            names = keys_for(held, image.index)
             for name in names:
                 store.put(name, buffer.getvalue(), "image/png")
             finished.append(FinishedPicture(image.index, *names, sha256(buffer.getvalue())))

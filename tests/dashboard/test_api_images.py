@@ -7,8 +7,8 @@ import boto3
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from rows import keys_of
 
-from farm.keys import image_key
 from farm.settings import Settings
 from farm.spec import ImageParameters
 from farm.storage import open_store, sha256
@@ -120,7 +120,7 @@ def test_a_picture_that_is_not_there_yet(client: FlaskClient, farm, part: str) -
 
 def test_a_picture_that_the_store_has_lost(client: FlaskClient, farm) -> None:
     job_id = farm.complete()
-    farm.store.delete(image_key(job_id, 0))
+    farm.store.delete(keys_of(farm.engine, job_id, 0)[0])
     response = client.get(f"/api/v1/jobs/{job_id}/images/0/file")
     assert (response.status_code, response.mimetype) == (404, "application/problem+json")
 
@@ -161,9 +161,10 @@ def test_a_private_bucket_is_streamed_through(
     client = let_in(make_app(private))
     assert client.get(f"/api/v1/jobs/{job_id}/images/0/file").data == farm.square(59, "PNG")
     s3 = boto3.client("s3", endpoint_url=s3_server)
-    s3.delete_object(Bucket=bucket, Key=f"farm/{image_key(job_id, 0)}")
+    picture, thumbnail = keys_of(farm.engine, job_id, 0)
+    s3.delete_object(Bucket=bucket, Key=f"farm/{picture}")
     assert client.get(f"/api/v1/jobs/{job_id}/images/0/file").status_code == 404
-    s3.delete_object(Bucket=bucket, Key=f"farm/thumbnails/{job_id}/000000.webp")
+    s3.delete_object(Bucket=bucket, Key=f"farm/{thumbnail}")
     s3.delete_bucket(Bucket=bucket)
     response = client.get(f"/api/v1/jobs/{job_id}/images/0/file")
     assert (response.status_code, response.mimetype) == (502, "application/problem+json")

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from rows import keys_of
 from sqlalchemy import Engine, update
 from waitress.server import create_server
 
@@ -132,7 +133,7 @@ def test_memory_stays_small_however_much_is_sent(farm, engine: Engine) -> None:
     farm.render(job_id, 75)
     data = bytes(4 * 2**20)
     for index in range(75):
-        farm.store.put(f"images/{job_id}/{index:06d}.png", data, "image/png")
+        farm.store.put(keys_of(engine, job_id, index)[0], data, "image/png")
     with engine.begin() as connection:
         connection.execute(update(Image).values(sha256=sha256(data)))
     tracemalloc.start()
@@ -158,7 +159,7 @@ def serve(app: Flask) -> Iterator[Callable[[], str]]:
 
 def test_a_picture_that_is_gone_ends_the_connection(farm, engine: Engine, serve: Callable[[], str]) -> None:
     job_id = farm.complete(40)
-    farm.store.delete(f"images/{job_id}/000030.png")
+    farm.store.delete(keys_of(engine, job_id, 30)[0])
     token = people.make_token(engine, people.local_user(engine).user_id, "tests")
     headers = {"Authorization": f"Bearer {token}"}
     got = bytearray()

@@ -2,17 +2,18 @@
 
 import pytest
 from flask.testing import FlaskClient
+from rows import keys_of
 from sqlalchemy import func, update
 
 from farm.control import cancel_job
 from farm.errors import ObjectMissingError
-from farm.keys import image_key
 from farm.models import DoomedObject
 from producer.janitor import remove_doomed_objects
 
 
 def test_a_job_is_deleted_with_its_pictures(client: FlaskClient, farm) -> None:
     kept, gone = farm.complete(name="owls"), farm.complete(name="foxes")
+    (of_kept, _), (of_gone, _) = (keys_of(farm.engine, job_id, 0) for job_id in (kept, gone))
     assert client.delete(f"/api/v1/jobs/{gone}").status_code == 204
     for path in (
         "/api/v1/jobs/{}",
@@ -28,9 +29,9 @@ def test_a_job_is_deleted_with_its_pictures(client: FlaskClient, farm) -> None:
     with farm.engine.begin() as connection:
         connection.execute(update(DoomedObject).values(not_before=func.now()))
     remove_doomed_objects(farm.engine, farm.store)
-    assert farm.store.get(image_key(kept, 0))
+    assert farm.store.get(of_kept)
     with pytest.raises(ObjectMissingError):
-        farm.store.get(image_key(gone, 0))
+        farm.store.get(of_gone)
     assert "deleted the job “foxes”" in client.get("/activity").text
 
 

@@ -159,7 +159,7 @@ def test_a_stream_of_a_deleted_job_ends(client: FlaskClient, farm) -> None:
         told = events(answer)
         next(told)
         cancel_job(farm.engine, job_id)
-        delete_job(farm.engine, job_id, 0)
+        delete_job(farm.engine, job_id)
         assert [kind for kind, *_ in told if kind != "progress"] == ["job.cancelled", "job.deleted", "end"]
     assert client.get(f"/api/v1/jobs/{job_id}/events").status_code == 404
 

@@ -18,7 +18,7 @@ def gone(engine: Engine, farm, images: int = 2, **fields: object) -> int:
     job_id = farm.complete(images, keep_days=1, **fields)
     star(engine, job_id, 0)
     let_pass(engine, job_id, days=1)
-    assert [*follow_policies(engine, 0)]
+    assert [*follow_policies(engine)]
     return job_id
 
 

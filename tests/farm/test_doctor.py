@@ -8,13 +8,16 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socket import AF_INET
 from typing import Any
 
 import boto3
 import httpx
+import psutil
 import psycopg
 import pytest
 import redis
+from doors import own_services
 from rows import submit
 from sqlalchemy import Engine, update
 from typer.testing import CliRunner
@@ -22,11 +25,12 @@ from typer.testing import CliRunner
 import migrations
 from farm import embedded
 from farm.cli import app
-from farm.database import LEADER_LOCK
+from farm.database import LEADER_LOCK, open_database
 from farm.doctor.broker import check_broker
 from farm.doctor.catalog import check_catalog
 from farm.doctor.clock import check_database_clock, check_store_clock, difference
 from farm.doctor.dashboard import check_dashboard
+from farm.doctor.database import check_database
 from farm.doctor.disk import check_disk
 from farm.doctor.findings import Finding, Level
 from farm.doctor.gpu import Card, findings_of
@@ -439,3 +443,32 @@ def test_a_broken_setting_does_not_hide_the_rest(settings: Settings) -> None:
     checks = {finding["check"] for finding in json.loads(result.stdout)["findings"]}
     assert result.exit_code == 1
     assert checks == {"settings", "versions", "gpu"}
+
+
+@pytest.fixture
+def own_address() -> str:
+    """An address of this machine that others could ask."""
+    found = [
+        one.address for all_of_one in psutil.net_if_addrs().values() for one in all_of_one if one.family == AF_INET
+    ]
+    return next(address for address in found if not address.startswith("127."))
+
+
+def test_services_that_are_open_to_others(own_address: str) -> None:
+    with own_services() as services:
+        # Each trusts whoever comes; on this machine's own address they are found wanting, on the loopback they are not.
+        services.valkey.stop()
+        services.valkey.start("--bind", f"127.0.0.1 {own_address}", "--protected-mode", "no")
+        services.postgres.stop()
+        hba = services.postgres.directory / "pg_hba.conf"
+        hba.write_text(hba.read_text() + f"host all all {own_address}/32 trust\n")
+        services.postgres.start(fsync="off", listen_addresses=f"127.0.0.1,{own_address}")
+        for host, verdict in (("127.0.0.1", []), (own_address, ["lets in everybody who reaches it"])):
+            broker = only_wrong(check_broker(f"redis://{host}:{services.valkey.port}/0"))
+            settings = Settings(database_url=services.postgres.url().replace("127.0.0.1", host))
+            engine = open_database(settings)
+            database = [one for one in check_database(engine, migrations.revisions()) if one.level is Level.WARNING]
+            engine.dispose()
+            for findings in (broker, database):
+                assert [words for one in findings for words in verdict if words in one.message] == verdict
+                assert len(findings) == len(verdict)

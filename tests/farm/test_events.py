@@ -47,8 +47,8 @@ def test_each_transition_is_told_once(engine: Engine) -> None:
     assert cancel_job(engine, job_id)
     assert not cancel_job(engine, job_id)
     assert not pause_job(engine, job_id)
-    assert delete_job(engine, job_id, 30)
-    assert not delete_job(engine, job_id, 30)
+    assert delete_job(engine, job_id)
+    assert not delete_job(engine, job_id)
     assert told(engine, job_id) == [
         ("job.submitted", None),
         ("job.started", None),

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,15 @@ def test_what_nobody_keeps_goes_on_without_who_started_it(tmp_path: Path) -> Non
     environment = {name: value for name, value in os.environ.items() if name != "FARM_KEEPER"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"
+
+
+def test_a_device_that_fails_again_and_again_rests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_module, "LONGEST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(keeper_module, "QUARANTINE_SECONDS", 3600.0)
+    failing = f"print('up', flush=True); raise SystemExit({keeper_module.DEVICE_FAILED})"
+    keeper, child, thread = start(failing, tmp_path / "log")
+    wait_until(lambda: child.restarts == 3, "the third failure")
+    assert child.start_after - time.monotonic() > 3000
+    keeper.stop()
+    thread.join(20)
+    assert (tmp_path / "log").read_text().count("up") == 3

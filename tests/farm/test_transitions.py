@@ -1,16 +1,19 @@
 """Every guarded write of state: who may move what, and that a stale attempt changes nothing."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from rows import LEASE, batch, image_states, job, pictures_of, start, submit
-from sqlalchemy import Engine, text, update
+from rows import LEASE, batch, image_states, job, keys_for, pictures_of, start, submit
+from sqlalchemy import Engine, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from farm.claims import Claim, Wish, claim, claim_companions, renew
-from farm.control import cancel_job, pause_job
-from farm.models import Batch, Image, Job
+from farm.control import cancel_job, pause_job, retry_failed
+from farm.doomed import UNTIL_NOTICED
+from farm.keys import latents_key
+from farm.models import Batch, DoomedObject, Image, Job
 from farm.spec import INTERACTIVE_PRIORITY
 from farm.states import BatchState, ImageState, JobState, Stage
 from farm.transitions import (
@@ -260,3 +263,64 @@ def test_a_transaction_whose_client_vanished_lets_go_of_what_it_holds(engine: En
         vanished.execute(text("SELECT id FROM jobs WHERE id = :id FOR UPDATE"), {"id": job_id})
         other.execute(text("SELECT id FROM jobs WHERE id = :id FOR UPDATE"), {"id": job_id})
         vanished.invalidate()
+
+
+def test_a_job_that_mostly_fails_is_stopped_and_no_other(engine: Engine) -> None:
+    hopeless, other = submit(engine, 9, batch_size=1), submit(engine, 2, batch_size=1)
+    under_way = start(engine, hopeless)
+    (waiting,) = queue_ready_batches(engine, {hopeless: 1}, Stage.BASE)
+    for number in range(2):
+        held = start(engine, hopeless)
+        fail_attempt(engine, held.batch_id, held.attempt, f"ValueError: broken {number}", 1, 2)
+    assert image_states(engine, hopeless) == [ImageState.PENDING] + [ImageState.FAILED] * 8
+    with Session(engine) as session:
+        errors = [session.get_one(Image, (hopeless, index)).error for index in (2, 8)]
+    reason = "not tried: 2 images of the job had failed, most of those that ended; the last one: ValueError: broken 1"
+    assert errors == ["ValueError: broken 0", reason]
+    assert claim(engine, waiting.batch_id, waiting.attempt, Stage.BASE, "w", LEASE) is None
+    # What was being rendered ends by itself, and with it the job.
+    assert job(engine, hopeless).state is JobState.RUNNING
+    key = latents_key(hopeless, under_way.batch_id, under_way.attempt)
+    assert finish_base(engine, under_way.batch_id, under_way.attempt, key, "00", 1)
+    refining = claim(engine, under_way.batch_id, under_way.attempt, Stage.REFINER, "w", LEASE)
+    assert refining is not None
+    assert finish_batch(engine, refining, "w", pictures_of(refining), 1)
+    ended = job(engine, hopeless)
+    assert (ended.state, ended.images_completed, ended.images_failed) == (JobState.FAILED, 1, 8)
+    assert image_states(engine, other) == [ImageState.PENDING] * 2
+    # Somebody mended it: all of it is tried again.
+    assert retry_failed(engine, hopeless) == 8
+    assert image_states(engine, hopeless) == [ImageState.COMPLETED] + [ImageState.PENDING] * 8
+    assert len(queue_ready_batches(engine, {hopeless: 9}, Stage.BASE)) == 8
+
+
+def test_a_job_most_of_whose_images_succeed_goes_on(engine: Engine) -> None:
+    job_id = submit(engine, 9, batch_size=1, refiner_split=None)
+    for _ in range(4):
+        held = start(engine, job_id)
+        assert finish_batch(engine, held, "w", pictures_of(held), 1)
+    for _ in range(4):
+        held = start(engine, job_id)
+        fail_attempt(engine, held.batch_id, held.attempt, "broken", 1, 2)
+    assert image_states(engine, job_id)[8] is ImageState.PENDING
+
+
+def test_what_an_attempt_left_is_doomed_when_it_is_given_up(engine: Engine) -> None:
+    held = start(engine, submit(engine, 2, batch_size=2, refiner_split=None, output_format="webp"))
+    fail_attempt(engine, held.batch_id, held.attempt, "broken", 5)
+    pictures = {key for index in range(2) for key in keys_for(held, index, "webp")}
+    assert doomed(engine) == pictures
+    base = start(engine, submit(engine, 1))
+    hand_back(engine, base.batch_id, base.attempt)
+    latents = latents_key(base.job_id, base.batch_id, base.attempt)
+    assert doomed(engine) == pictures | {latents}
+    with Session(engine) as session:
+        # Who was given up may still be writing.
+        soonest = session.scalar(select(func.min(DoomedObject.not_before) - func.now()))
+    assert soonest is not None
+    assert soonest > UNTIL_NOTICED - timedelta(minutes=1)
+
+
+def doomed(engine: Engine) -> set[str]:
+    with Session(engine) as session:
+        return {*session.scalars(select(DoomedObject.key))}

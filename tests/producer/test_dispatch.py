@@ -149,7 +149,7 @@ def test_who_comes_to_a_full_queue_goes_as_far_as_its_class_has_places(engine: E
 def test_ready_batches_are_found_by_their_index_however_many_there_are(engine: Engine) -> None:
     jobs = [submit(engine, 4000, batch_size=1) for _ in range(2)]
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("UPDATE batches SET state = 'completed', finished_at = now() WHERE id % 2 = 0"))
+        connection.execute(text("UPDATE batches SET state = 'cancelled', finished_at = now() WHERE id % 2 = 0"))
         connection.execute(text("ANALYZE batches"))
         compiled = transitions._QUEUE_READY.compile(
             dialect=postgresql.dialect(), compile_kwargs={"render_postcompile": True}

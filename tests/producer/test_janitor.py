@@ -3,14 +3,14 @@
 from datetime import timedelta
 
 import pytest
-from rows import image_states, pictures_of, start, submit
+from rows import image_states, keys_for, keys_of, pictures_of, start, submit
 from sqlalchemy import Engine, func, select, update
 from sqlalchemy.orm import Session
 
 from farm.claims import claim
 from farm.control import cancel_job, delete_job
 from farm.errors import ObjectMissingError, StoreError
-from farm.keys import image_key, latents_key, thumbnail_key
+from farm.keys import latents_key
 from farm.models import Batch, DoomedObject, IdempotencyKey, Image, TokenDay
 from farm.settings import Settings
 from farm.states import Stage
@@ -32,10 +32,7 @@ def store(request: pytest.FixtureRequest, settings: Settings) -> ObjectStore:
 def render(engine: Engine, store: ObjectStore, images: int, **fields: object) -> int:
     job_id = submit(engine, images, refiner_split=None, **fields)
     held = start(engine, job_id)
-    pictures = [
-        FinishedPicture(one.index, image_key(job_id, one.index), thumbnail_key(job_id, one.index), "ab")
-        for one in held.images
-    ]
+    pictures = [FinishedPicture(one.index, *keys_for(held, one.index), "ab") for one in held.images]
     for picture in pictures:
         for key in (picture.image_key, picture.thumbnail_key):
             store.put(key, b"picture", "image/png")
@@ -56,14 +53,12 @@ def test_objects_of_a_deleted_job_are_removed_and_no_others(
 ) -> None:
     monkeypatch.setattr(janitor, "OBJECTS_AT_ONCE", 3)
     kept, gone = render(engine, store, 2), render(engine, store, 2)
-    assert delete_job(engine, gone, lease_seconds=0)
+    of_gone, of_kept = ([key for n in range(2) for key in keys_of(engine, one, n)] for one in (gone, kept))
+    assert delete_job(engine, gone)
     assert image_states(engine, gone) == []
     assert [remove_doomed_objects(engine, store) for _ in range(3)] == [3, 1, 0]
-    for index in range(2):
-        assert not is_there(store, image_key(gone, index))
-        assert not is_there(store, thumbnail_key(gone, index))
-        assert is_there(store, image_key(kept, index))
-        assert is_there(store, thumbnail_key(kept, index))
+    assert not any(is_there(store, key) for key in of_gone)
+    assert all(is_there(store, key) for key in of_kept)
 
 
 def test_what_a_worker_may_still_write_is_removed_later(engine: Engine, settings: Settings) -> None:
@@ -76,24 +71,23 @@ def test_what_a_worker_may_still_write_is_removed_later(engine: Engine, settings
     refined = claim(engine, held.batch_id, held.attempt, Stage.REFINER, "w", 30)
     assert refined is not None
     cancel_job(engine, job_id)
-    assert delete_job(engine, job_id, lease_seconds=30)
-    assert remove_doomed_objects(engine, store) == 0
-    assert is_there(store, key)
+    assert delete_job(engine, job_id)
+    assert remove_doomed_objects(engine, store) == 1
+    assert not is_there(store, key)
     # Its worker does not know yet.
-    late = [image_key(job_id, 0, "webp"), thumbnail_key(job_id, 0)]
+    late = keys_for(held, 0, "webp")
     for name in late:
         store.put(name, b"picture", "image/webp")
+    assert remove_doomed_objects(engine, store) == 0
     with engine.begin() as connection:
-        waits = connection.scalar(select(func.min(DoomedObject.not_before) - func.now()))
-        assert timedelta(0) < waits <= timedelta(seconds=60)
         connection.execute(update(DoomedObject).values(not_before=func.now()))
     assert remove_doomed_objects(engine, store)
-    assert not any(is_there(store, name) for name in (key, *late))
+    assert not any(is_there(store, name) for name in late)
 
 
 def test_objects_stay_doomed_while_the_store_is_away(engine: Engine, settings: Settings, s3_server: str) -> None:
     job_id = render(engine, open_store(settings), 1)
-    delete_job(engine, job_id, lease_seconds=0)
+    delete_job(engine, job_id)
     away = Settings(**settings.model_dump() | {"store_url": "s3://no-such-bucket", "s3_endpoint_url": s3_server})
     with pytest.raises(StoreError):
         remove_doomed_objects(engine, open_store(away))
@@ -103,11 +97,11 @@ def test_objects_stay_doomed_while_the_store_is_away(engine: Engine, settings: S
 def test_jobs_that_have_not_ended_are_not_deleted(engine: Engine) -> None:
     job_id = submit(engine, 2)
     held = start(engine, job_id)
-    assert not delete_job(engine, job_id, lease_seconds=0)
+    assert not delete_job(engine, job_id)
     assert len(image_states(engine, job_id)) == 2
     cancel_job(engine, job_id)
-    assert delete_job(engine, job_id, lease_seconds=0)
-    assert not delete_job(engine, job_id, lease_seconds=0)
+    assert delete_job(engine, job_id)
+    assert not delete_job(engine, job_id)
     # What its worker still writes is refused.
     assert not finish_batch(engine, held, "w", pictures_of(held), 1)
     with engine.connect() as connection:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from kept import PICTURE, is_there, render, stored, submit
-from rows import start
+from rows import keys_of, start
 from sqlalchemy import Engine
 from typer.testing import CliRunner
 
@@ -58,9 +58,10 @@ def test_objects_without_a_row_go_and_all_others_stay(engine: Engine, store: Obj
     assert found(engine, store) == set()
 
     lost = {
-        image_key(finished, 7),
-        image_key(77, 0),
-        thumbnail_key(77, 0),
+        image_key(finished, 7, 1, 1),
+        image_key(finished, 1, 9, 1),
+        image_key(77, 0, 1, 1),
+        thumbnail_key(77, 0, 1, 1),
         latents_key(77, 9_999, 1),
         input_key(DIGEST),
     }
@@ -77,13 +78,13 @@ def test_objects_without_a_row_go_and_all_others_stay(engine: Engine, store: Obj
     while remove_doomed_objects(engine, store):
         pass
     assert not any(is_there(store, key) for key in lost)
-    assert all(is_there(store, key) for key in (named, image_key(finished, 1), compiled_key("kind")))
+    assert all(is_there(store, key) for key in (named, *keys_of(engine, finished, 1), compiled_key("kind")))
 
 
 def test_pictures_that_are_gone_are_named_and_can_be_rendered_again(engine: Engine, store: ObjectStore) -> None:
     whole, broken = render(engine, store, 2), render(engine, store, 3)
     assert [*find_missing(engine, store)] == []
-    store.delete(image_key(broken, 1))
+    store.delete(keys_of(engine, broken, 1)[0])
     (missing,) = find_missing(engine, store)
     assert missing == MissingPictures(broken, (1,))
     assert mark_removed(engine, missing) == 1
@@ -98,9 +99,9 @@ def test_the_command_tells_and_removes(
 ) -> None:
     store = open_store(settings)
     job_id = render(engine, store, 2)
-    store.put(image_key(77, 0), PICTURE, "image/png")
+    store.put(image_key(77, 0, 1, 1), PICTURE, "image/png")
     let_pass(store, 2)
-    store.delete(image_key(job_id, 0))
+    store.delete(keys_of(engine, job_id, 0)[0])
     for name, value in settings.model_dump(exclude_unset=True).items():
         monkeypatch.setenv(f"FARM_{name.upper()}", str(value))
     get_settings.cache_clear()
@@ -114,5 +115,5 @@ def test_the_command_tells_and_removes(
     assert run("--dry-run") == {"dry_run": True, **told}
     assert run("--mend") == {"dry_run": False, **told, "marked": 1}
     assert run() == {"dry_run": False, "objects": 0, "bytes": 0, "missing": [], "marked": 0}
-    delete_job(engine, job_id, 0)
+    delete_job(engine, job_id)
     get_settings.cache_clear()

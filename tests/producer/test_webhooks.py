@@ -161,7 +161,7 @@ def test_webhooks_hear_what_they_asked_for_and_may_hear(engine: Engine, owner: s
     others, own = submit(engine, 1), submit_for(engine, owner)
     for job_id in (others, own):
         cancel_job(engine, job_id)
-        delete_job(engine, job_id, 0)
+        delete_job(engine, job_id)
     due = claim_due(engine, 100, 100, {})
     heard = {
         hook: [(one.event.kind, one.event.job_id) for one in due if one.webhook_id == hook.id]

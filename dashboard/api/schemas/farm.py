@@ -158,6 +158,7 @@ class WorkerDocument(Document):
     holds: list[str] = Field(description="entries of the catalog that its machine has complete")
     state: str
     alive: bool
+    stopped_because: str | None = Field(description="what of its device made it end")
     draining: bool
     heartbeat_age_seconds: float
     memory_used: int | None

@@ -1,0 +1,95 @@
+"""A farm to which things happen: faults in its processes, and what must be true of it afterwards."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+from doors import Services
+from running import RunningFarm, running_farm, wait_until
+
+import migrations
+from farm.database import open_database
+from farm.settings import Settings
+from farm.storage import open_store
+from producer.audit import Tally, audit
+
+#: Two devices, so that one goes on while the other is started again.
+WORKERS = ["--devices", "cpu,cpu"]
+#: A farm that soon gives up what it hears nothing of. What fails here fails through no fault of the pictures.
+IMPATIENT = {"lease_seconds": 3, "heartbeat_seconds": 0.3, "lost_message_seconds": 1, "max_failures": 20}
+#: Two batches, refined.
+FEW: dict[str, Any] = {"steps": 6, "size": "64x64", "seed": 1, "batch_size": 2, "refiner_split": 0.5}
+#: Many steps of a tiny picture: long enough to be caught in the middle.
+SLOW: dict[str, Any] = {**FEW, "steps": 120, "size": "128x128"}
+
+
+@contextmanager
+def farm_of_faults(
+    services: Services, logs: Path, models_directory: Path, *workers: list[str], **changes: Any
+) -> Iterator[RunningFarm]:
+    """A farm on services of its own, whose processes do what files in ``faults`` say."""
+    faults = logs / "faults"
+    faults.mkdir()
+    settings = Settings(**services.settings(models_directory) | IMPATIENT | {"faults": faults} | changes)
+    engine = open_database(settings)
+    migrations.upgrade(engine)
+    engine.dispose()
+    with running_farm(settings, logs, *(workers or (WORKERS,))) as farm:
+        wait_until(lambda: len(farm.workers()) >= 2 or workers, "both devices")
+        yield farm
+
+
+def arm(farm: RunningFarm, point: str, what: str = "kill", *then: str) -> None:
+    """Have the first process that reaches the point do this, and the next ones the next."""
+    assert farm.settings.faults is not None
+    waiting = farm.settings.faults / f"{point}.new"
+    waiting.write_text("\n".join((what, *then)))
+    waiting.rename(farm.settings.faults / point)
+
+
+def has_struck(farm: RunningFarm, point: str) -> bool:
+    """Whether somebody has reached it."""
+    assert farm.settings.faults is not None
+    return not (farm.settings.faults / point).exists()
+
+
+def stopped_processes(farm: RunningFarm) -> list[psutil.Process]:
+    """Processes of the farm that stand still."""
+    own = [psutil.Process(process.pid) for process in farm.processes if process.poll() is None]
+    everybody = [one for parent in own for one in (parent, *parent.children(recursive=True))]
+    return [one for one in everybody if one.is_running() and one.status() == psutil.STATUS_STOPPED]
+
+
+def go_on(process: psutil.Process) -> None:
+    os.kill(process.pid, signal.SIGCONT)
+
+
+def submit(farm: RunningFarm, images: int = 4, **fields: Any) -> int:
+    return farm.client.submit([f"prompt {number}" for number in range(images)], **FEW | fields).id
+
+
+def assert_all_there(farm: RunningFarm, *job_ids: int, seconds: float = 90) -> None:
+    """Every image of these jobs ends as one finished picture."""
+    for job_id in job_ids:
+        job = farm.await_job(job_id, seconds)
+        counts = job["images"]
+        assert (job["state"], counts["completed"]) == ("completed", counts["total"]), farm.images(job_id)
+
+
+def assert_nothing_lost(farm: RunningFarm, seconds: float = 20) -> None:
+    """Rows, objects and hashes tell one story, and the store holds nothing that nobody knows of, however young."""
+    engine = open_database(farm.settings)
+    try:
+        deadline = time.monotonic() + seconds
+        while found := [*audit(engine, open_store(farm.settings), Tally(), hashes=True, young=timedelta(0))]:
+            # What comes too late is removed by whoever wrote it, in a moment.
+            assert time.monotonic() < deadline, found
+            time.sleep(0.2)
+    finally:
+        engine.dispose()

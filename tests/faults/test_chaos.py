@@ -1,0 +1,13 @@
+"""A short run of chaos; ``make chaos`` does a long one."""
+
+from pathlib import Path
+
+import pytest
+from chaos import run
+
+
+@pytest.mark.timeout(900)
+def test_a_farm_in_chaos_loses_nothing(models_directory: Path) -> None:
+    result = run(images=300, seconds=60, seed=20261127, models=models_directory)
+    assert sum(result.faults.values()) >= 8, result.faults
+    assert result.is_well, result
