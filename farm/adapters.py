@@ -23,6 +23,11 @@ def local_path(checkpoint: str, models_directory: Path) -> str:
     return str(models_directory / checkpoint[2:]) if checkpoint.startswith("./") else checkpoint
 
 
+def is_pickle(file: str) -> bool:
+    """Whether a file's name is one of those that PyTorch gives to pickles."""
+    return Path(file).suffix.lower() in (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
 class Adapter(BaseModel):
     """What all kinds have in common: a folder, a repository of the model hub, or a file of safetensors."""
 
@@ -38,7 +43,7 @@ class Adapter(BaseModel):
     @model_validator(mode="after")
     def _only_safetensors(self) -> "Adapter":
         for file in (self.path, self.weight_name or ""):
-            if Path(file).suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"):
+            if is_pickle(file):
                 raise ValueError(
                     f"{file} is a pickle, which can run code when it is loaded; convert it to safetensors and name that"
                 )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from farm.adapters import SAFE, ControlNet, IpAdapter, Lora, TextualInversion, local_path
+from farm.adapters import SAFE, ControlNet, IpAdapter, Lora, TextualInversion, is_pickle, local_path
 from farm.errors import ConfigurationError, NotFoundError
 from farm.fitting import fitted
 from farm.schedulers import SchedulerOptions
@@ -107,7 +107,7 @@ class Pipeline(BaseModel):
     @model_validator(mode="after")
     def _defaults_are_possible(self) -> Self:
         for checkpoint in (self.base, self.refiner, self.vae, self.unet):
-            if checkpoint is not None and checkpoint.lower().endswith((".ckpt", ".pt", ".pth", ".bin")):
+            if checkpoint is not None and is_pickle(checkpoint):
                 raise ValueError(
                     f"{checkpoint} is a pickle, which can run code when it is loaded; convert it to safetensors"
                 )

@@ -63,6 +63,8 @@ def test_an_unknown_pipeline_is_answered_with_those_that_exist() -> None:
     ("table", "message"),
     [
         ('base = "/models/old.ckpt"', "is a pickle, which can run code"),
+        ('base = "/models/OLD.CKPT"', "is a pickle, which can run code"),
+        ('base = "/m"\nunet = "/models/unet.pkl"', "is a pickle, which can run code"),
         ('base = "/m"\nbase_config = "/c"', "base names none"),
         ('base = "/m"\nvae = "/models/vae.pt"', "is a pickle, which can run code"),
         ('base = "/m"\ndefaults.scheduler = "eulr"', "there is no 'eulr'; the schedulers are"),
@@ -98,9 +100,10 @@ def test_adapters_come_from_the_file_too(tmp_path: Path) -> None:
         NotFoundError, match="There is no LoRA 'none'; the catalog holds lcm-lora-sdxl, pixels, tiny-cool, tiny-warm"
     ):
         catalog.loras.get("none")
-    path.write_text('[loras.old]\npath = "/m"\nweight_name = "x.bin"\n')
-    with pytest.raises(ConfigurationError, match=r"x.bin is a pickle"):
-        Catalog.load(path)
+    for name in ("x.bin", "X.BIN"):
+        path.write_text(f'[loras.old]\npath = "/m"\nweight_name = "{name}"\n')
+        with pytest.raises(ConfigurationError, match=rf"{name} is a pickle"):
+            Catalog.load(path)
 
 
 def test_a_few_step_model_takes_few_steps_and_no_guidance(engine: Engine) -> None:
