@@ -4,7 +4,8 @@ Rows are read in one snapshot, so a farm at work contradicts itself no more than
 store is looked up once more before it is told: it may have been removed since.
 """
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,7 +19,7 @@ from farm.keys import IMAGES, LATENTS, THUMBNAILS, input_key
 from farm.models import Batch, Image, Job, JobInput
 from farm.states import BatchState, JobState, Stage
 from farm.storage import ObjectStore, sha256
-from producer.orphans import find_orphans
+from producer.orphans import MissingPictures, find_orphans, mark_removed
 
 #: Contradictions of one kind that are told; a broken farm may have a million.
 MOST_OF_A_KIND = 100
@@ -44,6 +45,8 @@ class Contradiction:
     job_id: int | None
     what: str
     remedy: str
+    index: int | None = None
+    """Of the image whose picture is missing or damaged, where that is the matter."""
 
 
 @dataclass
@@ -156,7 +159,7 @@ RULES = (
     ),
 )
 
-_RENDER_AGAIN = "Have it rendered again: farm retention orphans --mend, then farm retry --removed {job_id}"
+_RENDER_AGAIN = "Have it rendered again when its job has ended: farm audit --mend, then farm retry --removed {job_id}"
 
 
 def audit(
@@ -183,6 +186,18 @@ def audit(
             tally.objects += 1
             what = f"no row names {one.key}, written {one.modified:%Y-%m-%d %H:%M:%S}"
             yield Contradiction("orphan", None, what, "Remove what nothing names: farm retention orphans")
+
+
+def mark_broken(engine: Engine, found: Iterable[Contradiction]) -> int:
+    """Record of these pictures that they are gone, so that they can be rendered again; returns how many.
+
+    Only of jobs that have ended. What is left of them is removed from the store.
+    """
+    broken: dict[int, list[int]] = defaultdict(list)
+    for one in found:
+        if one.job_id is not None and one.index is not None:
+            broken[one.job_id].append(one.index)
+    return sum(mark_removed(engine, MissingPictures(job_id, tuple(those))) for job_id, those in broken.items())
 
 
 def _of_pictures(
@@ -222,7 +237,7 @@ def _of_pictures(
     now = {row.place: row.image_key for row in rows_now}
     for index, what in wrong.items():
         if now.get(index) == named[index]:
-            yield Contradiction("picture", job_id, f"image {index}: {what}", _RENDER_AGAIN.format(job_id=job_id))
+            yield Contradiction("picture", job_id, f"image {index}: {what}", _RENDER_AGAIN.format(job_id=job_id), index)
 
 
 def _hash(store: ObjectStore, key: str) -> str | None:

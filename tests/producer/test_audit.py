@@ -1,10 +1,11 @@
 """The auditor: silent about a farm in which nothing was lost, whatever it is doing; loud about everything else."""
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from kept import render, submit
+from kept import render, render_batch, stored, submit
 from rows import keys_of, pictures_of, start
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
@@ -13,12 +14,14 @@ from farm.claims import claim
 from farm.cli import app
 from farm.control import cancel_job, retry_failed
 from farm.keys import image_key, input_key, latents_key
+from farm.removal import render_removed
 from farm.settings import Settings, get_settings
 from farm.states import Stage
 from farm.storage import ObjectStore, open_store
 from farm.transitions import fail_attempt, finish_base, finish_batch
 from producer import orphans
-from producer.audit import Contradiction, Tally, audit
+from producer.audit import Contradiction, Tally, audit, mark_broken
+from producer.janitor import remove_doomed_objects
 
 
 @pytest.fixture
@@ -58,6 +61,29 @@ def test_a_farm_in_every_state_contradicts_itself_in_nothing(engine: Engine, sto
     tally = Tally()
     assert [*audit(engine, store, tally, hashes=True)] == []
     assert (tally.jobs, tally.images, tally.objects) == (8, 3, 6)
+
+
+def test_pictures_that_are_damaged_or_gone_are_rendered_again(engine: Engine, store: ObjectStore) -> None:
+    job_id = render(engine, store, 4)
+    (gone, _), (other, _), (_, thumbnail) = (keys_of(engine, job_id, index) for index in range(3))
+    store.delete(gone)
+    store.put(other, store.get(other)[::-1], "image/png")
+    store.delete(thumbnail)
+    broken = found(engine, store)
+    assert mark_broken(engine, broken) == 3
+    assert found(engine, store) == []
+    assert render_removed(engine, job_id) == 3
+    # What is left of the damaged ones goes, and takes nothing of the new ones with it.
+    render_batch(engine, store, job_id)
+    while remove_doomed_objects(engine, store):
+        pass
+    assert stored(engine, job_id) == [0, 1, 2, 3]
+    assert [*audit(engine, store, Tally(), hashes=True, young=timedelta(0))] == []
+    # Of a job that is under way nothing is marked: it will tell when it has ended.
+    under_way = submit(engine, 2, batch_size=1)
+    render_batch(engine, store, under_way)
+    store.delete(keys_of(engine, under_way, 0)[0])
+    assert mark_broken(engine, found(engine, store)) == 0
 
 
 BROKEN = {
@@ -140,5 +166,6 @@ def test_the_command_tells_and_fails(
             ("orphan", None),
         ]
         assert stray in told["contradictions"][1]["what"]
+        assert told["marked"] == 0
     finally:
         get_settings.cache_clear()
