@@ -42,7 +42,7 @@ def farm_up(
         [sys.executable, "-m", "farm.cli", "up", *options], stdout=subprocess.DEVNULL, env=os.environ | environment
     )
     try:
-        _await_worker(process, url)
+        _await_workers(process, url, len(devices.split(",")))
         yield url
     finally:
         process.terminate()
@@ -53,14 +53,14 @@ def farm_up(
             process.wait()
 
 
-def _await_worker(process: "subprocess.Popen[bytes]", url: str) -> None:
+def _await_workers(process: "subprocess.Popen[bytes]", url: str, count: int) -> None:
     # What is not there yet tells nobody when it comes.
-    deadline, reason = time.monotonic() + START_SECONDS, "no worker came"
+    deadline, reason = time.monotonic() + START_SECONDS, "not all of its workers came"
     while time.monotonic() < deadline and process.poll() is None:
         try:
             if httpx.get(f"{url}/readyz").is_success:
                 with Farm(url) as farm:
-                    if any(worker["alive"] for worker in farm.workers()):
+                    if sum(worker["alive"] for worker in farm.workers()) >= count:
                         return
         except (httpx.TransportError, FarmError) as error:
             # Not up yet, or its token is not recorded yet.

@@ -60,8 +60,6 @@ def main() -> None:
         farm_up(Path(directory), devices, stage="auto") as url,
         Farm(url) as farm,
     ):
-        while sum(worker["alive"] for worker in farm.workers()) < options.devices:
-            time.sleep(0.2)
         phases = [_phase(farm, share, options.seconds, options.steps) for share in PHASES]
     if options.as_json:
         sys.stdout.write(json.dumps([asdict(phase) for phase in phases]) + "\n")

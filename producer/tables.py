@@ -4,7 +4,7 @@ import csv
 import io
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -71,6 +71,15 @@ def _separated(text: str, ending: str) -> Iterator[Cells]:
 
 def _spreadsheet(data: bytes) -> Iterator[Cells]:
     """The first sheet of a workbook; formulas as the values that were saved with them."""
+    for number, row in enumerate(_values(data), start=1):
+        cells = [_text(value) for value in row]
+        while cells and not cells[-1]:
+            cells.pop()
+        yield number, cells
+
+
+def _values(data: bytes) -> Iterator[Iterable[Any]]:
+    """Its rows. Whatever a damaged file makes the libraries raise is a refusal."""
     from openpyxl import load_workbook
     from openpyxl.utils.exceptions import InvalidFileException
 
@@ -80,12 +89,7 @@ def _spreadsheet(data: bytes) -> Iterator[Cells]:
                 raise refusal("file", f"unpacks to more than {MAX_UNPACKED_BYTES >> 20} MiB; save it as csv")
         book = load_workbook(io.BytesIO(data), read_only=True, data_only=True)
         try:
-            sheet = book.worksheets[0]
-            for number, row in enumerate(sheet.iter_rows(max_col=MAX_COLUMNS, values_only=True), start=1):
-                cells = [_text(value) for value in row]
-                while cells and not cells[-1]:
-                    cells.pop()
-                yield number, cells
+            yield from book.worksheets[0].iter_rows(max_col=MAX_COLUMNS, values_only=True)
         finally:
             book.close()
     except InvalidSubmissionError:

@@ -119,8 +119,12 @@ class Postgres:
     def start(self, **options: Any) -> None:
         given = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", **options}
         arguments = " ".join(f"-c {name}='{value}'" for name, value in given.items())
-        log = self.directory.parent / f"{self.directory.name}.log"
-        self._run("pg_ctl", "start", "-w", "-l", str(log), "-o", arguments)
+        self._run("pg_ctl", "start", "-w", "-l", str(self.log), "-o", arguments)
+
+    @property
+    def log(self) -> Path:
+        """What the server says."""
+        return self.directory.parent / f"{self.directory.name}.log"
 
     def stop(self, mode: str = "fast") -> None:
         self._run("pg_ctl", "stop", "-w", "-m", mode)

@@ -83,7 +83,10 @@ def test_the_brokers_memory_is_full(farm: RunningFarm, own: Services) -> None:
         client.config_set("maxmemory-policy", "noeviction")
         client.config_set("maxmemory", 1)
         waiting = submit(farm)
-        time.sleep(3)
+        refused = "broker away, batch"
+        log = farm.logs / "0-producer.log"
+        before = log.read_text().count(refused)
+        wait_until(lambda: log.read_text().count(refused) > before, "the producer to be refused")
         client.config_set("maxmemory", 0)
     assert_all_there(farm, job_id, waiting)
     assert_nothing_lost(farm)
@@ -159,9 +162,11 @@ def test_the_database_is_away_for_a_while(farm: RunningFarm, own: Services) -> N
 
 def test_all_connections_are_killed(farm: RunningFarm, own: Services) -> None:
     job_id = under_way(farm)
+    ours = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
     for _ in range(3):
-        own.postgres.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
-        time.sleep(1)
+        # They come back, and are killed again.
+        wait_until(lambda: own.postgres.execute(f"SELECT pid {ours}"), "connections")
+        own.postgres.execute(f"SELECT pg_terminate_backend(pid) {ours}")
     assert_all_there(farm, job_id)
     assert_nothing_lost(farm)
 
@@ -178,27 +183,26 @@ def test_the_database_is_restarted(farm: RunningFarm, own: Services, mode: str) 
 def test_a_deadlock_ends_a_transaction_of_the_farm(farm: RunningFarm, own: Services) -> None:
     job_id = under_way(farm, 60)
     before = deadlocks(own.postgres)
-
-    def against_the_order() -> None:
-        with psycopg.connect(own.postgres.url()) as connection:
-            # Whoever looks for a deadlock ends it, a second after it began to wait: not this one.
-            connection.execute("SET deadlock_timeout = '10min'")
-            rows = "SELECT FROM batches WHERE job_id = %s AND state = 'running' FOR UPDATE"
-            connection.execute(rows, (job_id,))
-            time.sleep(0.6)
-            connection.execute("SELECT FROM jobs WHERE id = %s FOR UPDATE", (job_id,))
-
-    deadline = time.monotonic() + 60
-    while deadlocks(own.postgres) == before and time.monotonic() < deadline and not farm.job(job_id)["finished_at"]:
-        against_the_order()
+    # Whoever ends a batch has locked its job, and waits for the batch.
+    waits_for = """
+        SELECT pid FROM pg_stat_activity JOIN pg_locks USING (pid)
+        WHERE {} = ANY(pg_blocking_pids(pid)) AND relation = 'jobs'::regclass AND mode = 'RowShareLock'
+    """
+    with psycopg.connect(own.postgres.url()) as connection:
+        # A second after it began to wait the other looks for a deadlock, and ends: not this one.
+        connection.execute("SET deadlock_timeout = '10min'")
+        batches = "SELECT FROM batches WHERE job_id = %s AND state = 'running' FOR UPDATE"
+        connection.execute(batches, (job_id,))
+        ask = waits_for.format(connection.info.backend_pid)
+        wait_until(lambda: own.postgres.execute(ask), "a worker that ends a batch")
+        connection.execute("SELECT FROM jobs WHERE id = %s FOR UPDATE", (job_id,))
     assert deadlocks(own.postgres) > before
     assert_all_there(farm, job_id)
     assert_nothing_lost(farm)
 
 
 def deadlocks(postgres: Postgres) -> int:
-    time.sleep(0.2)
-    return int(postgres.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = 'postgres'")[0][0])
+    return postgres.log.read_text().count("deadlock detected")
 
 
 def test_another_server_takes_the_databases_place(farm: RunningFarm, own: Services) -> None:
