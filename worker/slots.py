@@ -56,11 +56,9 @@ class Channel(redis.Channel):
     def _brpop_read(self, **options: Any) -> bool | None:
         try:
             return super()._brpop_read(**options)  # type: ignore[no-any-return, no-untyped-call]
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
+        except (ValueError, RecursionError) as error:
             # It is off the list already, and kombu would end the process for it.
-            logger.warning(
-                "what came from the broker is no message, it is dropped: %s: %s", type(error).__name__, error
-            )
+            logger.warning("dropped what came from the broker and is no JSON: %s", error)
             return True
 
 
@@ -68,6 +66,14 @@ class Transport(redis.Transport):
     """kombu's Redis transport, over these channels."""
 
     Channel = Channel
+
+    @override
+    def _deliver(self, message: object, queue: str) -> None:
+        try:
+            super()._deliver(message, queue)  # type: ignore[no-untyped-call]
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            # Anybody who can write to the broker can write anything, and kombu and Celery take it for what they wrote.
+            logger.exception("dropped a message that cannot be read")
 
 
 def _open_classes() -> list[int]:

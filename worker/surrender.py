@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import torch
-from sqlalchemy.exc import SQLAlchemyError
 
 from farm.claims import Claim
 from farm.keeper import DEVICE_FAILED
@@ -42,8 +41,9 @@ def surrender(station: Station, failed: Sequence[Claim], reason: str) -> NoRetur
         for claim in station.keeper.claims():
             hand_back(station.engine, claim.batch_id, claim.attempt)
         dismiss_worker(station.engine, station.worker_id, reason)
-    except SQLAlchemyError:
-        logger.exception("the database is away: what is held is left to its leases")
+    except Exception:
+        # Whatever it is, a process whose device is gone must not go on.
+        logger.exception("what is held is left to its leases")
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads that hang would keep any other way of ending.

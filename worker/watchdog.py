@@ -1,13 +1,10 @@
 """Notices a device that hangs: a call on it that comes to no further step for too long."""
 
-import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from farm.claims import Claim
-
-logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5
 

@@ -110,6 +110,12 @@ def test_messages_come_twice_in_another_order_and_for_nobody(farm: RunningFarm) 
 
 HOSTILE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "no JSON": lambda _message: "\x80\x04\x95",
+    "endless nesting": lambda _message: "[" * 200_000,
+    "headers of another kind": lambda message: message | {"headers": [1]},
+    "no properties": lambda message: message | {"properties": None},
+    "an end that is no time": lambda message: (
+        message | {"headers": message["headers"] | {"expires": "soon", "eta": [1]}}
+    ),
     "no message": lambda _message: [1, 2, 3],
     "pickle": lambda message: message | {"content-type": "application/x-python-serialize"},
     "another task": lambda message: message | {"headers": message["headers"] | {"task": "os.system"}},
