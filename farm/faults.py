@@ -6,18 +6,17 @@ the first process that reaches the point takes its first line away and does what
 
 import os
 import signal
-import time
 from functools import cache
 from pathlib import Path
 
 from farm.settings import get_settings
 
-#: What the farm itself does at a point; anything else is handed to whoever asked.
-KILL, STOP, WAIT = "kill", "stop", "wait"
+#: What is done here; anything else is handed to whoever asked.
+SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
 
 def reach(point: str) -> str | None:
-    """Do what a test wants to happen at this point: ``kill`` the process, ``stop`` it, or ``wait 1.5`` (seconds).
+    """Do what a test wants to happen at this point: ``kill`` the process, or ``stop`` it.
 
     Returns what else was wanted, such as ``out of memory``, and mostly None.
     """
@@ -35,15 +34,9 @@ def reach(point: str) -> str | None:
         taken.rename(directory / point)
     else:
         taken.unlink()
-    what, _, seconds = wanted.partition(" ")
-    if what == KILL:
-        os.kill(os.getpid(), signal.SIGKILL)
-    elif what == STOP:
-        os.kill(os.getpid(), signal.SIGSTOP)
-    elif what == WAIT:
-        time.sleep(float(seconds))
-    else:
+    if wanted not in SIGNALS:
         return wanted
+    os.kill(os.getpid(), SIGNALS[wanted])
     return None
 
 

@@ -274,8 +274,10 @@ def _of_inputs(snapshot: Connection, store: ObjectStore) -> Iterator[Contradicti
         .where(Job.state.in_((JobState.QUEUED, JobState.RUNNING)))
         .group_by(JobInput.sha256)
     )
-    for job_id, digest in named:
-        key = input_key(digest)
-        if not any(one.key == key for one in store.list(f"{key.rpartition('/')[0]}/")):
+    keys = {input_key(digest): job_id for job_id, digest in named}
+    folders = {key.rpartition("/")[0] for key in keys}
+    there = {one.key for folder in folders for one in store.list(f"{folder}/")}
+    for key, job_id in keys.items():
+        if key not in there:
             remedy = "Upload the same picture again: it is known by its hash."
             yield Contradiction("input", job_id, f"the store has no {key}", remedy)

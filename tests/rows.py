@@ -8,9 +8,9 @@ from sqlalchemy.orm import Session
 from farm.catalog import Catalog
 from farm.claims import Claim, claim
 from farm.keys import image_key, thumbnail_key
-from farm.models import Batch, Image, Job
+from farm.models import Batch, Image, Job, Worker
 from farm.states import ImageState, Stage
-from farm.transitions import FinishedPicture, queue_ready_batches
+from farm.transitions import FinishedPicture, queue_ready_batches, register_worker
 from producer.intake import Intake, Row
 from producer.submit import submit_job
 
@@ -21,6 +21,12 @@ def submit(engine: Engine, images: int, batch_size: int = 4, owner: str = "", **
     rows = [Row({"prompt": f"prompt {n}"}) for n in range(images)]
     fields = {"batch_size": batch_size, "seed": 7, **fields}
     return submit_job(engine, Catalog.load(), "tiny", fields, Intake(rows), owner).job_id
+
+
+def hire(engine: Engine, name: str = "w", **fields: Any) -> None:
+    """A worker that serves both stages, unless something else is said."""
+    worker = {"pipeline": "tiny", "stages": ["base", "refiner"], "tags": [], **fields}
+    register_worker(engine, Worker(id=name, hostname="h", process_id=1, device="cpu", device_name="a device", **worker))
 
 
 def start(engine: Engine, job_id: int, stage: Stage = Stage.BASE, worker_id: str = "w") -> Claim:

@@ -27,6 +27,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 from doors import Door, Services, Trouble, own_services, refuse, wrong
 from mishaps import FEW, arm, farm_of_faults, go_on, stopped_processes
@@ -35,8 +36,10 @@ from rich.console import Console
 from rich.progress import Progress
 from running import RunningFarm, wait_until
 from sqlalchemy import Engine, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from farm.database import open_database
+from farm.errors import FarmError, InvalidSubmissionError
 from farm.models import Image, Job
 from farm.storage import ObjectStore, open_store
 from producer import Farm
@@ -64,6 +67,7 @@ class Result:
     images: int
     seconds: float
     faults: dict[str, int]
+    """How often each was done, or set for whoever reaches its point next."""
     completed: int = 0
     failed: int = 0
     contradictions: list[str] = field(default_factory=list)
@@ -185,8 +189,9 @@ class Chaos:
         self.services.store.troubles = [Trouble(method, prefix, answer, self.random.randint(1, 10))]
 
     def lose_device(self) -> None:
-        if self.struck["device lost"] < MOST_LOST:
-            arm(self.farm, "worker.call", "lost")
+        arm(self.farm, "worker.call", "lost")
+        if self.struck["device lost"] + 1 >= MOST_LOST:
+            del self.harms["device lost"]
 
 
 def submissions(images: int, seed: int) -> list[dict[str, Any]]:
@@ -223,7 +228,10 @@ def hand_in(farm: RunningFarm, jobs: list[dict[str, Any]]) -> None:
                 with Farm(farm.url, farm.token) as client:
                     client.submit(prompts, **fields, idempotency_key=key)
                 break
-            except Exception as error:  # noqa: BLE001 - whatever it is, the same submission is tried again
+            except InvalidSubmissionError:
+                raise
+            except (FarmError, httpx.HTTPError) as error:
+                # Nobody answers, or somebody who cannot help it: the same submission is tried again.
                 print(f"submission of {key} to be repeated: {type(error).__name__}: {error}", file=sys.stderr)
                 time.sleep(1)
 
@@ -270,7 +278,7 @@ def render_all(
         completed = failed = 0
         while (completed + failed < images or any(one.is_alive() for one in people)) and not stop.wait(0.5):
             # While the database is away nobody can be asked.
-            with suppress(Exception):
+            with suppress(SQLAlchemyError):
                 completed, failed = count_ended(engine)
                 progress.update(bar, completed=completed + failed)
             if time.monotonic() - began > seconds:

@@ -28,6 +28,8 @@ def version_before(directory: Path) -> Path:
     """The project as it was before its newest migration."""
     added = git("log", "--diff-filter=A", "--format=%H", "-1", "--", str(NEWEST)).decode().strip()
     before = f"{added}^" if added else "HEAD"
+    if subprocess.run(["git", "-C", str(ROOT), "cat-file", "-e", before], capture_output=True, check=False).returncode:
+        pytest.skip("this clone has no history: fetch it with git fetch --unshallow")
     with tarfile.open(fileobj=io.BytesIO(git("archive", "--format=tar", before))) as archive:
         archive.extractall(directory, filter="data")
     assert not (directory / NEWEST.relative_to(ROOT)).exists()

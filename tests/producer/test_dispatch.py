@@ -2,22 +2,19 @@
 
 import base64
 import json
-from typing import Any
 
 import pytest
 import redis
-from rows import submit
+from rows import hire, submit
 from sqlalchemy import Engine, text
 from sqlalchemy.dialects import postgresql
 
 from farm import transitions
 from farm.broker import make_celery
 from farm.control import cancel_job
-from farm.models import Worker
 from farm.priorities import PriorityClass, message_priority
 from farm.settings import Settings
 from farm.states import Stage
-from farm.transitions import register_worker
 from producer.dispatch import REFINER_BACKLOG, Dispatcher, QueueKey, QueueLoad, is_held_up, queue_loads
 from producer.scheduling import FIRST_BATCHES
 
@@ -25,11 +22,6 @@ from producer.scheduling import FIRST_BATCHES
 @pytest.fixture
 def dispatcher(engine: Engine, settings: Settings) -> Dispatcher:
     return Dispatcher(engine, make_celery(settings), settings)
-
-
-def hire(engine: Engine, name: str = "w", **fields: Any) -> None:
-    worker = {"pipeline": "tiny", "stages": ["base", "refiner"], "tags": [], **fields}
-    register_worker(engine, Worker(id=name, hostname="h", process_id=1, device="cpu", device_name="a device", **worker))
 
 
 def on_their_way(engine: Engine) -> dict[int, int]:

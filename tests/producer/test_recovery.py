@@ -4,16 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 import redis
-from rows import LEASE, batch, submit
+from rows import LEASE, batch, hire, submit
 from sqlalchemy import Engine
 
 from farm.broker import make_celery, queue_name
 from farm.claims import claim
-from farm.models import Worker
 from farm.priorities import PriorityClass, message_priority
 from farm.settings import Settings
 from farm.states import BatchState, Stage
-from farm.transitions import register_worker
 from producer.dispatch import Dispatcher
 from producer.recovery import LostMessages
 
@@ -34,18 +32,7 @@ def lost_messages(engine: Engine, settings: Settings) -> LostMessages:
 
 def ring_for(engine: Engine, settings: Settings, batches: int) -> list[int]:
     """A job's batches, whose messages lie in the broker; the oldest comes out first."""
-    register_worker(
-        engine,
-        Worker(
-            id="w",
-            hostname="h",
-            process_id=1,
-            device="cpu",
-            device_name="a device",
-            pipeline="tiny",
-            stages=["base", "refiner"],
-        ),
-    )
+    hire(engine)
     submit(engine, batches, batch_size=1)
     wide = settings.model_copy(update={"queue_depth": batches})
     assert Dispatcher(engine, make_celery(wide), wide).dispatch() == batches
