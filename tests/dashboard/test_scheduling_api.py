@@ -2,10 +2,13 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from flask.testing import FlaskClient
 from rows import job, pictures_of, start, submit
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
+from farm.models import Job
 from farm.shares import OwnerShare, list_shares
 from farm.transitions import finish_batch
 
@@ -53,16 +56,22 @@ def test_what_changes_and_what_is_taken_away(client: FlaskClient, engine: Engine
         assert said in refused.text
 
 
-def test_a_forecast_says_how_late_it_will_be(client: FlaskClient, engine: Engine) -> None:
-    soon = datetime.now(UTC) + timedelta(seconds=0.5)
-    job_id = submit(engine, 8, batch_size=4, refiner_split=None, deadline=soon.isoformat())
+@pytest.mark.parametrize(("minutes_to_deadline", "said"), [(30, "to spare"), (5, "late")])
+def test_a_forecast_says_how_late_it_will_be(
+    client: FlaskClient, engine: Engine, minutes_to_deadline: int, said: str
+) -> None:
+    deadline = datetime.now(UTC) + timedelta(minutes=minutes_to_deadline)
+    job_id = submit(engine, 8, batch_size=4, refiner_split=None, deadline=deadline.isoformat())
     held = start(engine, job_id)
     assert finish_batch(engine, held, "w", pictures_of(held), 1)
-    shown = client.get(f"/api/v1/jobs/{job_id}").get_json()
-    late, left = shown["forecast"]["seconds_late"], shown["forecast"]["seconds_left"]
-    # It goes on as it went: half is done, and the deadline was half a second after the beginning.
-    assert left - 0.5 < late
-    assert ("late" if late > 0 else "to spare") in client.get(f"/jobs/{job_id}").text
+    with Session(engine) as session:
+        session.get_one(Job, job_id).started_at = datetime.now(UTC) - timedelta(minutes=10)
+        session.commit()
+    # Half is done after ten minutes, so the other half takes ten more.
+    expected = client.get(f"/api/v1/jobs/{job_id}").get_json()["forecast"]
+    assert expected["seconds_left"] == pytest.approx(600, abs=60)
+    assert expected["seconds_late"] == pytest.approx(600 - 60 * minutes_to_deadline, abs=60)
+    assert said in client.get(f"/jobs/{job_id}").text
 
 
 def test_shares_are_set_and_taken_back(client: FlaskClient, engine: Engine) -> None:
