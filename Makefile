@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint format chaos screenshots clean
+.PHONY: help demo test lint format chaos sbom audit screenshots clean
 
 help:
 	@echo "make demo    render the example prompts on an embedded farm, to demo-output/"
 	@echo "make test    lint, types, import rules and the whole test suite"
 	@echo "make lint    the first three alone"
 	@echo "make screenshots  the pictures of docs/img, anew"
+	@echo "make chaos   20,000 images while everything is killed and cut off"
+	@echo "make sbom    sbom.json, what is installed (CycloneDX)"
+	@echo "make audit   what is known against it; asks PyPI's advisories"
 	@echo "make format  put the code into its format"
 	@echo "make clean   remove what these commands made"
 
@@ -38,6 +41,12 @@ test: lint
 # 20,000 images while faults strike for an hour; for another size: make chaos CHAOS="--images 2000 --seconds 600"
 chaos: $(STAMP)
 	PYTHONPATH=tests:tests/faults:. $(BIN)/python tests/faults/chaos.py $(CHAOS)
+
+sbom: $(STAMP)
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file sbom.json $(VENV)
+
+audit: $(STAMP)
+	$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 screenshots: $(STAMP)
 	$(BIN)/python tests/browser/screenshots.py

@@ -51,6 +51,9 @@ class Settings(BaseSettings):
         description="Address under which browsers reach the S3 server; set, pictures are served by signed redirect "
         "rather than through the dashboard.",
     )
+    s3_timeout_seconds: float = Field(
+        default=60, gt=0, description="How long an answer of the S3 server may be silent before it is asked again."
+    )
     models: Path | None = Field(
         default=None,
         description="Directory of checkpoints that the catalog names with ./. Unset: models below FARM_DATA.",

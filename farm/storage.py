@@ -54,6 +54,9 @@ class ObjectStore(Protocol):
     def get(self, key: str) -> bytes:
         """The object's bytes; raises ObjectMissingError."""
 
+    def has(self, key: str) -> bool:
+        """Whether the object is there."""
+
     def delete(self, key: str) -> None:
         """Remove the object; nothing there is fine."""
 
@@ -122,6 +125,10 @@ class DirectoryStore(ObjectStore):
             raise
 
     @override
+    def has(self, key: str) -> bool:
+        return self._path(key).is_file()
+
+    @override
     def delete(self, key: str) -> None:
         with _store_errors(key, OSError):
             self._path(key).unlink(missing_ok=True)
@@ -170,14 +177,22 @@ class DirectoryStore(ObjectStore):
 class S3Store(ObjectStore):
     """Objects in a bucket of S3, or of a server that speaks its protocol."""
 
-    def __init__(self, bucket: str, prefix: str, endpoint_url: str | None, public_endpoint_url: str | None) -> None:
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str,
+        endpoint_url: str | None,
+        public_endpoint_url: str | None,
+        timeout_seconds: float = 60,
+    ) -> None:
+        """``timeout_seconds`` is how long an answer may be silent before it is asked for again."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         self.bucket = bucket
         self._failures = (BotoCoreError, ClientError)
         self.prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
-        self._client = _s3_client(endpoint_url)
-        self._public_client = _s3_client(public_endpoint_url) if public_endpoint_url else None
+        self._client = _s3_client(endpoint_url, timeout_seconds)
+        self._public_client = _s3_client(public_endpoint_url, timeout_seconds) if public_endpoint_url else None
 
     @override
     def put(self, key: str, data: bytes, content_type: str) -> None:
@@ -193,6 +208,11 @@ class S3Store(ObjectStore):
             if isinstance(error.__cause__, self._client.exceptions.NoSuchKey):
                 raise ObjectMissingError(f"The bucket {self.bucket} holds no {self.prefix}{key}.") from None
             raise
+
+    @override
+    def has(self, key: str) -> bool:
+        # A listing: asked for an object alone, servers say of a missing one and of a missing bucket the same.
+        return any(one.key == key for one in self.list(key))
 
     @override
     def delete(self, key: str) -> None:
@@ -260,7 +280,7 @@ def _store_errors(key: str, *kinds: type[Exception]) -> Iterator[None]:
         raise StoreError(f"The store failed on {key}: {error}") from error
 
 
-def _s3_client(endpoint_url: str | None) -> "S3Client":
+def _s3_client(endpoint_url: str | None, timeout_seconds: float) -> "S3Client":
     import boto3
     from botocore.config import Config
 
@@ -269,7 +289,7 @@ def _s3_client(endpoint_url: str | None) -> "S3Client":
         retries={"mode": "standard", "max_attempts": 5},
         s3={"addressing_style": "path"} if endpoint_url else {},
         connect_timeout=5,
-        read_timeout=60,
+        read_timeout=timeout_seconds,
         max_pool_connections=32,
     )
     client: S3Client = boto3.client("s3", endpoint_url=endpoint_url, config=config)
@@ -282,7 +302,13 @@ def open_store(settings: Settings) -> ObjectStore:
     if url.scheme == "file" and url.netloc in ("", "localhost"):
         return DirectoryStore(Path(unquote(url.path)))
     if url.scheme == "s3" and url.netloc:
-        return S3Store(url.netloc, unquote(url.path), settings.s3_endpoint_url, settings.s3_public_endpoint_url)
+        return S3Store(
+            url.netloc,
+            unquote(url.path),
+            settings.s3_endpoint_url,
+            settings.s3_public_endpoint_url,
+            settings.s3_timeout_seconds,
+        )
     raise ConfigurationError(
         f"FARM_STORE_URL is {settings.effective_store_url!r}; write s3://bucket/prefix or file:///directory."
     )

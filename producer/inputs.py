@@ -1,4 +1,7 @@
-"""Pictures that go in: checked, stored once under the hash of their bytes, and named by it.
+"""Pictures that go in: checked, written anew, stored once under the hash of that, and named by it.
+
+What is stored is a plain PNG of the pixels that a worker reads, never what was sent: files may hold places, names, or
+something else than a picture besides it. Names of what was sent are kept, so that the same bytes are sent only once.
 
 Those that no job names are removed in time (``producer.retention``): whoever asks for one here uses it, and keeps it.
 """
@@ -17,7 +20,7 @@ from sqlalchemy.dialects.postgresql import array, insert
 from farm.doomed import spare_objects
 from farm.errors import InvalidSubmissionError, Problem
 from farm.keys import input_key
-from farm.models import Batch, Image, Input, JobInput
+from farm.models import Batch, Image, Input, InputName, JobInput
 from farm.spec import INPUT_REF, WHOLE_JOB, job_picture
 from farm.storage import ObjectStore, sha256
 from producer.expand import InputSize
@@ -26,6 +29,7 @@ from producer.expand import InputSize
 MAX_INPUT_PIXELS = 64_000_000
 #: Formats that Pillow reads without calling other programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
+MEDIA_TYPE = "image/png"
 _PREFIX = "sha256:"
 #: Key of an advisory lock ("inpt" in ASCII).
 _INPUTS_LOCK = 0x696E7074
@@ -49,50 +53,65 @@ def accept_input(engine: Engine, store: ObjectStore, data: bytes) -> StoredInput
     The object is written before its row: what has a row can be rendered from. It may be doomed, as one that was removed
     or that had no row: before it is written nobody may be about to remove it, and afterwards nobody may begin.
     """
-    digest = sha256(data)
-    known = find_input(engine, _PREFIX + digest)
+    sent = sha256(data)
+    known = find_input(engine, store, _PREFIX + sent)
     if known is not None:
         return known
-    picture, media_type = open_picture(data)
+    picture = open_picture(data)
     width, height = picture.size
+    kept = plain_png(picture)
+    digest = sha256(kept)
     with engine.begin() as connection:
         spare_objects(connection, [input_key(digest)])
-    store.put(input_key(digest), data, media_type)
-    row = {"sha256": digest, "width": width, "height": height, "size": len(data), "media_type": media_type}
+    store.put(input_key(digest), kept, MEDIA_TYPE)
+    row = {"sha256": digest, "width": width, "height": height, "size": len(kept), "media_type": MEDIA_TYPE}
     with engine.begin() as connection:
         lock_inputs(connection)
         connection.execute(insert(Input).values(row).on_conflict_do_nothing())
+        connection.execute(insert(InputName).values(sent=sent, sha256=digest).on_conflict_do_nothing())
         spare_objects(connection, [input_key(digest)])
-    return StoredInput(_PREFIX + digest, width, height, len(data), media_type)
+    return StoredInput(_PREFIX + digest, width, height, len(kept), MEDIA_TYPE)
 
 
-def open_picture(data: bytes) -> tuple[Pictures.Image, str]:
-    """The picture as it is seen (EXIF may turn it), and its media type; raises InvalidSubmissionError if it is none."""
+def open_picture(data: bytes) -> Pictures.Image:
+    """The picture as it is seen (EXIF may turn it); raises InvalidSubmissionError if it is none."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Pictures.DecompressionBombWarning)
             picture = Pictures.open(io.BytesIO(data), formats=FORMATS)
             if picture.width * picture.height > MAX_INPUT_PIXELS:
                 raise _refusal(f"has {picture.width}x{picture.height} pixels; at most {MAX_INPUT_PIXELS:,} are taken")
-            media_type = picture.get_format_mimetype() or "application/octet-stream"
             # Decoding finds what is cut short.
-            upright = ImageOps.exif_transpose(picture)
+            return ImageOps.exif_transpose(picture)
     except (Pictures.DecompressionBombWarning, Pictures.DecompressionBombError):
         raise _refusal(f"has too many pixels; at most {MAX_INPUT_PIXELS:,} are taken") from None
     except UnidentifiedImageError:
         raise _refusal(f"is no picture; send one of {', '.join(FORMATS)}") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise _refusal(f"is damaged ({error}); save it anew") from None
-    return upright, media_type
 
 
-def find_input(engine: Engine, ref: str) -> StoredInput | None:
-    """The picture called ``ref``, or None."""
-    query = select(Input.width, Input.height, Input.size, Input.media_type)
+def plain_png(picture: Pictures.Image) -> bytes:
+    """A PNG of the pixels that ``load_image`` of diffusers gives, of one channel if they are grey, and nothing else."""
+    pixels = picture if picture.mode == "L" else picture.convert("RGB")
+    buffer = io.BytesIO()
+    # A copy by its bytes has no metadata that a writer could carry over.
+    Pictures.frombytes(pixels.mode, pixels.size, pixels.tobytes()).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def find_input(engine: Engine, store: ObjectStore, ref: str) -> StoredInput | None:
+    """The picture called ``ref``, or that was sent as bytes of this hash; None if it or its object is not there."""
+    sent = ref.removeprefix(_PREFIX)
     with engine.begin() as connection:
-        _use(connection, [ref])
-        row = connection.execute(query.where(Input.sha256 == ref.removeprefix(_PREFIX))).one_or_none()
-    return None if row is None else StoredInput(ref, *row)
+        digest = connection.scalar(select(InputName.sha256).where(InputName.sent == sent)) or sent
+        # Before it is looked for: what is used is not removed.
+        _use(connection, [digest])
+        columns = Input.width, Input.height, Input.size, Input.media_type
+        row = connection.execute(select(*columns).where(Input.sha256 == digest)).one_or_none()
+    if row is None or not store.has(input_key(digest)):
+        return None
+    return StoredInput(_PREFIX + digest, *row)
 
 
 def find_inputs(engine: Engine, refs: Collection[str]) -> Mapping[str, InputSize]:

@@ -1,4 +1,4 @@
-"""Pictures that go in: uploaded once, named by the hash of their bytes."""
+"""Pictures that go in: uploaded once, named by the hash of what is stored of them."""
 
 import threading
 from http import HTTPStatus
@@ -41,8 +41,9 @@ def create() -> tuple[Response, int]:
 @blueprint.get("/inputs/<ref>")
 @describe("inputs", {200: InputDocument})
 def show(ref: str) -> Response:
-    """Whether a picture is in the store."""
-    stored = find_input(context().engine, ref)
+    """Whether a picture is in the store, by its name or by the SHA-256 of what was sent."""
+    farm = context()
+    stored = find_input(farm.engine, farm.store, ref)
     if stored is None:
         raise NotFoundError(f"There is no input {ref}.")
     return jsonify(_json(stored))

@@ -17,7 +17,7 @@ HALF = 128
 def opened(field: str, data: bytes) -> Image.Image:
     """The picture, upright; raises UnprocessablePictureError."""
     try:
-        return open_picture(data)[0]
+        return open_picture(data)
     except InvalidSubmissionError as error:
         raise UnprocessablePictureError(field, error.problems[0].message) from None
 

@@ -201,7 +201,7 @@ class Image(Base):
 
 
 class Input(Base):
-    """A picture that goes in: an object of the store, known by the hash of its bytes."""
+    """A picture that goes in: an object of the store, known by the hash of its bytes, which the farm wrote."""
 
     __tablename__ = "inputs"
 
@@ -215,6 +215,16 @@ class Input(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     used_at: Mapped[datetime] = mapped_column(server_default=func.now())
     """When somebody last uploaded it, or named it in a submission; to the hour."""
+
+
+class InputName(Base):
+    """What was sent when a picture was stored: the same bytes need not be sent again."""
+
+    __tablename__ = "input_names"
+
+    sent: Mapped[str] = mapped_column(primary_key=True)
+    """SHA-256 of what was sent."""
+    sha256: Mapped[str] = mapped_column(ForeignKey("inputs.sha256", ondelete="CASCADE"), index=True)
 
 
 class WordList(Base):

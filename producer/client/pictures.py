@@ -25,11 +25,11 @@ async def upload(connection: Connection, picture: "PictureLike") -> str:
     data = _bytes_of(picture)
     ref = f"sha256:{hashlib.sha256(data).hexdigest()}"
     try:
-        await connection.request("GET", f"/api/v1/inputs/{ref}")
+        # The same bytes are sent once; what is stored of them has a name of its own.
+        answer = await connection.request("GET", f"/api/v1/inputs/{ref}")
     except NotFoundError:
-        # The same bytes are stored once, however often they are sent.
-        await connection.request("POST", "/api/v1/inputs", content=data, repeatable=True)
-    return ref
+        answer = await connection.request("POST", "/api/v1/inputs", content=data, repeatable=True)
+    return str(answer.json()["input"])
 
 
 class Uploads:

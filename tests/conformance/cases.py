@@ -60,8 +60,9 @@ def ring(width: int = 100, height: int = 140) -> Image.Image:
 
 
 def png(picture: Image.Image) -> bytes:
+    """As the farm writes what is uploaded, so that its name is that of these bytes."""
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    picture.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

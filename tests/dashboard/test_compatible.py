@@ -108,6 +108,7 @@ def test_a_signed_address_shows_its_picture_for_an_hour(
         with monkeypatch.context() as patched:
             patched.setattr(TimestampSigner, "get_timestamp", lambda self: int(time.time()) - SIGNED_URL_SECONDS - 5)
             old = signed_url(view)
+        other = signed_url(get_image(farm.engine, job_id, 0))
     # Another dashboard of the same farm.
     stranger = make_app(settings).test_client()
     shown = stranger.get(url)
@@ -117,6 +118,10 @@ def test_a_signed_address_shows_its_picture_for_an_hour(
     assert expired.status_code == 410
     assert "hour" in expired.get_data(as_text=True)
     assert stranger.get("/files/forged").status_code == 404
+    # It is good for one picture: what says which is signed, too.
+    (which, seal), (another, _) = (address.rsplit("/", 1)[1].split(".", 1) for address in (url, other))
+    assert stranger.get(f"/files/{which}.{seal}").status_code == 200
+    assert stranger.get(f"/files/{another}.{seal}").status_code == 404
 
 
 def test_where_browsers_reach_the_store_addresses_are_the_stores(

@@ -31,6 +31,11 @@ def test_what_is_put_is_got(store: ObjectStore) -> None:
     assert get_verified(store, "images/1/000000.png", sha256(b"second")) == b"second"
 
 
+def test_what_is_there_is_said_to_be_there(store: ObjectStore) -> None:
+    store.put("a/bc", b"1", "text/plain")
+    assert [store.has(key) for key in ("a/bc", "a/b", "a", "a/bcd")] == [True, False, False, False]
+
+
 def test_a_missing_object_is_said_to_be_missing(store: ObjectStore) -> None:
     with pytest.raises(ObjectMissingError, match="images/9/000009.png"):
         store.get("images/9/000009.png")

@@ -22,7 +22,13 @@ from producer.audit import Tally, audit
 #: Two devices, so that one goes on while the other is started again.
 WORKERS = ["--devices", "cpu,cpu"]
 #: A farm that soon gives up what it hears nothing of. What fails here fails through no fault of the pictures.
-IMPATIENT = {"lease_seconds": 3, "heartbeat_seconds": 0.3, "lost_message_seconds": 1, "max_failures": 20}
+IMPATIENT = {
+    "lease_seconds": 3,
+    "heartbeat_seconds": 0.3,
+    "lost_message_seconds": 1,
+    "max_failures": 20,
+    "s3_timeout_seconds": 2,
+}
 #: Two batches, refined.
 FEW: dict[str, Any] = {"steps": 6, "size": "64x64", "seed": 1, "batch_size": 2, "refiner_split": 0.5}
 #: Many steps of a tiny picture: long enough to be caught in the middle.

@@ -272,7 +272,7 @@ def test_removed_pictures_are_rendered_again_and_their_objects_stay(engine: Engi
 
 def png(colour: int) -> bytes:
     buffer = BytesIO()
-    Pillow.new("RGB", (64, 64), (colour, 0, 0)).save(buffer, "PNG")
+    Pillow.new("RGB", (64, 64), (colour, 0, 0)).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
