@@ -61,6 +61,15 @@ class Channel(redis.Channel):
             logger.warning("dropped what came from the broker and is no JSON: %s", error)
             return True
 
+    @override
+    def _receive(self) -> bool:
+        # After a new connection the loop may still hold that the former one, of the same number, can be read. kombu
+        # would wait for ever for what nobody sends: the worker would be deaf.
+        connection = self.subclient.connection
+        if connection is not None and not connection.can_read(timeout=0):
+            return False
+        return super()._receive()  # type: ignore[no-any-return, no-untyped-call]
+
 
 class Transport(redis.Transport):
     """kombu's Redis transport, over these channels."""
