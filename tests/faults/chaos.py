@@ -46,8 +46,6 @@ from producer import Farm
 from producer.audit import Tally, audit
 
 SUBMITTERS = 4
-#: Between two faults, in seconds.
-PAUSE = (0.3, 2.5)
 #: A fault that lasts, lasts so long; the lease of this farm is 3 s.
 LASTS = (0.5, 5.0)
 #: A device that fails oftener rests for longer than a short run has.
@@ -58,6 +56,18 @@ POINTS = (
     *("worker.picture_stored", "worker.pictures_stored", "worker.batch_committed"),
     *("dispatch.queued", "dispatch.rang", "submit.written", "submit.committed"),
 )
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is rendered, and how hard it is made."""
+
+    images: int
+    seconds: float
+    """After which no further fault strikes."""
+    every: float
+    """Seconds between two faults, on the average."""
+    seed: int
 
 
 @dataclass
@@ -83,8 +93,9 @@ class Result:
 class Chaos:
     """Does harm, again and again."""
 
-    def __init__(self, farm: RunningFarm, services: Services, seed: int) -> None:
-        self.farm, self.services, self.random = farm, services, random.Random(seed)
+    def __init__(self, farm: RunningFarm, services: Services, seed: int, every: float) -> None:
+        """A fault each ``every`` seconds, on the average."""
+        self.farm, self.services, self.random, self.every = farm, services, random.Random(seed), every
         self.struck: Counter[str] = Counter()
         self.harms: dict[str, Callable[[], None]] = {
             "worker killed": self.kill_worker,
@@ -109,7 +120,7 @@ class Chaos:
 
     def run(self, stop: threading.Event) -> None:
         """Until told to stop; what was cut off or stopped is as before then."""
-        while not stop.wait(self.random.uniform(*PAUSE)):
+        while not stop.wait(self.random.uniform(0.2, 1.8) * self.every):
             name = self.random.choice([*self.harms])
             self.harms[name]()
             self.struck[name] += 1
@@ -210,6 +221,8 @@ def submissions(images: int, seed: int) -> list[dict[str, Any]]:
                 # Alone in its call a picture is the same wherever, and however often, it is rendered.
                 "batch_size": 1,
                 "steps": chosen.choice([2, 4]),
+                # One pass a step: it is the farm that is tried here.
+                "guidance_scale": 1.0,
                 "refiner_split": chosen.choice([0.5, None]),
                 "priority": chosen.choice([20, 50, 80]),
             }
@@ -255,10 +268,10 @@ def pixels(engine: Engine, store: ObjectStore) -> dict[tuple[str, int], str]:
 
 
 def render_all(
-    services: Services, models: Path, images: int, seed: int, seconds: float, console: Console, *, in_peace: bool
+    services: Services, models: Path, course: Course, console: Console, *, in_peace: bool
 ) -> tuple[Result, dict[tuple[str, int], str]]:
-    """One run, with faults for at most so many seconds, or in peace."""
-    jobs = submissions(images, seed)
+    """One run, with faults or in peace."""
+    jobs, images = submissions(course.images, course.seed), course.images
     logs = services.directory / "logs"
     logs.mkdir()
     began = time.monotonic()
@@ -270,7 +283,7 @@ def render_all(
             farm.start("producer")
         bar = progress.add_task("in peace" if in_peace else "chaos", total=images)
         engine = open_database(farm.settings)
-        chaos, stop = Chaos(farm, services, seed), threading.Event()
+        chaos, stop = Chaos(farm, services, course.seed, course.every), threading.Event()
         people = [threading.Thread(target=hand_in, args=(farm, jobs[n::SUBMITTERS])) for n in range(SUBMITTERS)]
         trouble = threading.Thread(target=chaos.run, args=(stop,))
         for thread in (*people, *(() if in_peace else (trouble,))):
@@ -281,7 +294,7 @@ def render_all(
             with suppress(SQLAlchemyError):
                 completed, failed = count_ended(engine)
                 progress.update(bar, completed=completed + failed)
-            if time.monotonic() - began > seconds:
+            if not in_peace and time.monotonic() - began > course.seconds:
                 break
         stop.set()
         if not in_peace:
@@ -309,16 +322,17 @@ def render_all(
     return result, seen
 
 
-def run(images: int, seconds: float, seed: int, models: Path | None = None) -> Result:
+def run(course: Course, models: Path | None = None) -> Result:
     """A run with faults, then one in peace, compared."""
     console = Console(stderr=True)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as name:
         models = models or Path(name)
         with own_services(KEEPING) as services:
-            result, seen = render_all(services, models, images, seed, seconds, console, in_peace=False)
+            result, seen = render_all(services, models, course, console, in_peace=False)
+        print(f"with faults: {result}; the same in peace, to compare", file=sys.stderr, flush=True)
         with own_services() as services:
-            _, expected = render_all(services, models, images, seed, 86_400, console, in_peace=True)
+            _, expected = render_all(services, models, course, console, in_peace=True)
     result.different = [
         f"{name}, image {index}" for (name, index), one in expected.items() if seen.get((name, index)) != one
     ]
@@ -329,10 +343,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--seconds", type=float, default=3600.0, help="after which no further fault strikes")
+    parser.add_argument("--every", type=float, default=3.0, help="seconds between two faults, on the average")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
-    options = parser.parse_args()
-    print(f"seed {options.seed}", file=sys.stderr)
-    result = run(options.images, options.seconds, options.seed)
+    course = Course(**vars(parser.parse_args()))
+    print(f"seed {course.seed}", file=sys.stderr)
+    result = run(course)
     print(json.dumps(asdict(result), indent=1))
     sys.exit(0 if result.is_well else 1)
 
