@@ -21,6 +21,7 @@ from dashboard.api.document import PLACES
 from dashboard.api.operations import Media, Operation
 from farm import people, webhooks
 from farm.addresses import AllowedHosts
+from farm.keys import input_key
 from farm.models import Input
 from farm.roles import Role
 from farm.settings import Settings
@@ -155,8 +156,9 @@ def token(engine: Engine, farm) -> str:
     farm.finish(farm.start(farm.submit(2, output_format="latents")))
     farm.add_worker(PLACES["worker_id"][1])
     with engine.begin() as connection:
-        picture = {"sha256": str(PLACES["ref"][1]).removeprefix("sha256:"), "media_type": "image/png"}
-        connection.execute(insert(Input).values(width=64, height=64, size=100, **picture))
+        digest = str(PLACES["ref"][1]).removeprefix("sha256:")
+        farm.store.put(input_key(digest), farm.square(1, "PNG"), "image/png")
+        connection.execute(insert(Input).values(sha256=digest, width=64, height=64, size=100, media_type="image/png"))
     farm.complete(2)
     farm.submit(3)
     failed = farm.submit(1)
