@@ -11,6 +11,7 @@ prompt and seed, and so that rounding is not amplified from step to step.
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -144,7 +145,7 @@ def write_tiny_checkpoint(directory: Path, seed: int = 0) -> None:
 
 
 def _write(directory: Path, seed: int) -> None:
-    tokenizer, tokenizer_2 = _tokenizers()
+    tokenizer, tokenizer_2 = tokenizers(WORDS)
     scheduler = EulerDiscreteScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -186,9 +187,9 @@ def _write(directory: Path, seed: int) -> None:
     ).save_pretrained(directory / "refiner", safe_serialization=True)
 
 
-def _tokenizers() -> tuple[CLIPTokenizer, CLIPTokenizer]:
-    """CLIP's tokenizers over our vocabulary; SDXL pads the first with the end token, the second with "!"."""
-    tokens, merges = _byte_pair_vocabulary()
+def tokenizers(words: Sequence[str]) -> tuple[CLIPTokenizer, CLIPTokenizer]:
+    """CLIP's tokenizers, with tokens for these words; SDXL pads the first with the end token, the second with "!"."""
+    tokens, merges = _byte_pair_vocabulary(words)
     vocabulary = {token: number for number, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
     return tuple(
         CLIPTokenizer(vocab=dict(vocabulary), merges=list(merges), pad_token=pad_token, model_max_length=77)
@@ -196,12 +197,12 @@ def _tokenizers() -> tuple[CLIPTokenizer, CLIPTokenizer]:
     )
 
 
-def _byte_pair_vocabulary() -> tuple[list[str], list[tuple[str, str]]]:
-    """Tokens and merges of a byte-level BPE: every byte, inside and at the end of a word, and the words of WORDS."""
+def _byte_pair_vocabulary(words: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Tokens and merges of a byte-level BPE: every byte, inside and at the end of a word, and these words."""
     symbols = _byte_symbols()
     tokens = dict.fromkeys([*symbols, *(f"{symbol}</w>" for symbol in symbols)])
     merges: dict[tuple[str, str], None] = {}
-    for word in WORDS:
+    for word in words:
         parts = [*word[:-1], f"{word[-1]}</w>"]
         left = parts[0]
         for right in parts[1:]:

@@ -1,0 +1,135 @@
+"""What is trained: SDXL's parts, each as small as it may be, all together at most six million parameters."""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from tools.train_demo.captions import vocabulary
+from worker.tiny import tokenizers
+
+SIDE = 256
+#: Pixels to a latent pixel, as in SDXL.
+FACTOR = 8
+TEXT_DIM, TEXT_2_DIM, TIME_DIM = 64, 64, 32
+#: Micro-conditions: original size, crop, target size; for the refiner the score instead of the last.
+BASE_CONDITIONS, REFINER_CONDITIONS = 6, 5
+#: No prompt of this world is longer in tokens; texts are padded to CLIP's 77 all the same, as pipelines do.
+TEXT_LENGTH = 77
+
+
+@dataclass(frozen=True)
+class Text:
+    """Both encoders with their tokenizers."""
+
+    tokenizer: CLIPTokenizer
+    tokenizer_2: CLIPTokenizer
+    encoder: CLIPTextModel
+    encoder_2: CLIPTextModelWithProjection
+
+    def tokens(self, texts: list[str]) -> torch.Tensor:
+        """Ids for both encoders, int64 (2, texts, 77)."""
+        both = [
+            one(texts, padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt").input_ids
+            for one in (self.tokenizer, self.tokenizer_2)
+        ]
+        return torch.stack(both)
+
+    def encode(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As the pipelines do: the last hidden states but one of both, side by side, and what the second pools."""
+        first = self.encoder(tokens[0], output_hidden_states=True).hidden_states[-2]
+        second = self.encoder_2(tokens[1], output_hidden_states=True)
+        return torch.cat([first, second.hidden_states[-2]], dim=-1), second.text_embeds
+
+    def encode_2(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same for the refiner, which has the second encoder only."""
+        second = self.encoder_2(tokens[1], output_hidden_states=True)
+        return second.hidden_states[-2], second.text_embeds
+
+
+def make_text() -> Text:
+    """Both text encoders, new."""
+    tokenizer, tokenizer_2 = tokenizers(vocabulary())
+    return Text(
+        tokenizer,
+        tokenizer_2,
+        CLIPTextModel(_text_config(TEXT_DIM, "quick_gelu", tokenizer)),
+        CLIPTextModelWithProjection(_text_config(TEXT_2_DIM, "gelu", tokenizer_2)),
+    )
+
+
+def _text_config(width: int, activation: str, tokenizer: CLIPTokenizer) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        projection_dim=width,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=TEXT_LENGTH,
+        hidden_act=activation,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def make_vae() -> AutoencoderKL:
+    """The VAE, new: four levels, so three halvings."""
+    return AutoencoderKL(
+        block_out_channels=(16, 32, 48, 48),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=SIDE,
+        scaling_factor=1.0,
+    )
+
+
+def make_base() -> UNet2DConditionModel:
+    """The base UNet, new."""
+    return UNet2DConditionModel(
+        block_out_channels=(32, 64, 96),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 1, 1),
+        attention_head_dim=(2, 4, 4),
+        cross_attention_dim=TEXT_DIM + TEXT_2_DIM,
+        **_common_unet(BASE_CONDITIONS),
+    )
+
+
+def make_refiner() -> UNet2DConditionModel:
+    """The refiner's UNet, new."""
+    return UNet2DConditionModel(
+        block_out_channels=(32, 48, 48, 48),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 1, 1, 1),
+        attention_head_dim=(2, 3, 3, 3),
+        cross_attention_dim=TEXT_2_DIM,
+        **_common_unet(REFINER_CONDITIONS),
+    )
+
+
+def _common_unet(conditions: int) -> dict[str, object]:
+    return {
+        "sample_size": SIDE // FACTOR,
+        "in_channels": 4,
+        "out_channels": 4,
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": TIME_DIM,
+        "projection_class_embeddings_input_dim": conditions * TIME_DIM + TEXT_2_DIM,
+    }
+
+
+def count(*modules: nn.Module) -> int:
+    """Parameters of all."""
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())
