@@ -20,6 +20,7 @@ def exit_with_keeper() -> None:
         return
 
     def watch() -> None:
+        # Only Linux tells a child of its parent's end, and there of the end of the thread that started it.
         while os.getppid() == int(keeper):
             time.sleep(POLL_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)

@@ -126,7 +126,8 @@ class DirectoryStore(ObjectStore):
 
     @override
     def has(self, key: str) -> bool:
-        return self._path(key).is_file()
+        with _store_errors(key, OSError):
+            return self._path(key).is_file()
 
     @override
     def delete(self, key: str) -> None:

@@ -279,5 +279,5 @@ def _of_inputs(snapshot: Connection, store: ObjectStore) -> Iterator[Contradicti
     there = {one.key for folder in folders for one in store.list(f"{folder}/")}
     for key, job_id in keys.items():
         if key not in there:
-            remedy = "Upload the same picture again: it is known by its hash."
+            remedy = "Upload the same picture again. If it is then called otherwise, cancel the job and submit it anew."
             yield Contradiction("input", job_id, f"the store has no {key}", remedy)

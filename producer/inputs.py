@@ -68,7 +68,9 @@ def accept_input(engine: Engine, store: ObjectStore, data: bytes) -> StoredInput
     with engine.begin() as connection:
         lock_inputs(connection)
         connection.execute(insert(Input).values(row).on_conflict_do_nothing())
-        connection.execute(insert(InputName).values(sent=sent, sha256=digest).on_conflict_do_nothing())
+        # Another version of Pillow may write other bytes of the same pixels: what was stored last is what is there.
+        name = insert(InputName).values(sent=sent, sha256=digest)
+        connection.execute(name.on_conflict_do_update(index_elements=[InputName.sent], set_={"sha256": digest}))
         spare_objects(connection, [input_key(digest)])
     return StoredInput(_PREFIX + digest, width, height, len(kept), MEDIA_TYPE)
 
@@ -93,10 +95,11 @@ def open_picture(data: bytes) -> Pictures.Image:
 
 def plain_png(picture: Pictures.Image) -> bytes:
     """A PNG of the pixels that ``load_image`` of diffusers gives, of one channel if they are grey, and nothing else."""
-    pixels = picture if picture.mode == "L" else picture.convert("RGB")
+    pixels = picture.convert("L" if picture.mode == "L" else "RGB")
+    # Writers carry over what stands here: profiles, transparency, comments.
+    pixels.info.clear()
     buffer = io.BytesIO()
-    # A copy by its bytes has no metadata that a writer could carry over.
-    Pictures.frombytes(pixels.mode, pixels.size, pixels.tobytes()).save(buffer, "PNG", compress_level=1)
+    pixels.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

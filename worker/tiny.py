@@ -146,6 +146,31 @@ def write_tiny_checkpoint(directory: Path, seed: int = 0) -> None:
 
 def _write(directory: Path, seed: int) -> None:
     tokenizer, tokenizer_2 = tokenizers(WORDS)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        text_encoder = _listen(CLIPTextModel(text_config(TEXT_DIM, "quick_gelu", tokenizer)))
+        # As in SDXL, base and refiner have this encoder and the VAE in common, so that one device can share them.
+        text_encoder_2 = _listen(CLIPTextModelWithProjection(text_config(TEXT_2_DIM, "gelu", tokenizer_2)))
+        vae = _vae()
+        _blur(vae.decoder)
+        _colour(vae.decoder.conv_out)
+        base_unet = _calm(_base_unet())
+        refiner_unet = _calm(_refiner_unet())
+    save_pipelines(directory, (tokenizer, tokenizer_2), (text_encoder, text_encoder_2), vae, (base_unet, refiner_unet))
+
+
+def save_pipelines(
+    directory: Path,
+    tokenizers: tuple[CLIPTokenizer, CLIPTokenizer],
+    text_encoders: tuple[CLIPTextModel, CLIPTextModelWithProjection],
+    vae: AutoencoderKL,
+    unets: tuple[UNet2DConditionModel, UNet2DConditionModel],
+) -> None:
+    """Write ``directory/base`` and ``directory/refiner`` as diffusers lays them out, in the models' dtype.
+
+    Both have the second text encoder and the VAE. The scheduler is SDXL's.
+    """
+    (tokenizer, tokenizer_2), (text_encoder, text_encoder_2), (base, refiner) = tokenizers, text_encoders, unets
     scheduler = EulerDiscreteScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -155,23 +180,13 @@ def _write(directory: Path, seed: int) -> None:
         timestep_spacing="leading",
         steps_offset=STEPS_OFFSET,
     )
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
-        text_encoder = _listen(CLIPTextModel(_text_config(TEXT_DIM, "quick_gelu", tokenizer)))
-        # As in SDXL, base and refiner have this encoder and the VAE in common, so that one device can share them.
-        text_encoder_2 = _listen(CLIPTextModelWithProjection(_text_config(TEXT_2_DIM, "gelu", tokenizer_2)))
-        vae = _vae()
-        _blur(vae.decoder)
-        _colour(vae.decoder.conv_out)
-        base_unet = _calm(_base_unet())
-        refiner_unet = _calm(_refiner_unet())
     StableDiffusionXLPipeline(
         vae=vae,
         text_encoder=text_encoder,
         text_encoder_2=text_encoder_2,
         tokenizer=tokenizer,
         tokenizer_2=tokenizer_2,
-        unet=base_unet,
+        unet=base,
         scheduler=scheduler,
     ).save_pretrained(directory / "base", safe_serialization=True)
     StableDiffusionXLImg2ImgPipeline(
@@ -180,7 +195,7 @@ def _write(directory: Path, seed: int) -> None:
         text_encoder_2=text_encoder_2,
         tokenizer=None,
         tokenizer_2=tokenizer_2,
-        unet=refiner_unet,
+        unet=refiner,
         scheduler=scheduler,
         requires_aesthetics_score=True,
         force_zeros_for_empty_prompt=False,
@@ -222,7 +237,8 @@ def _byte_symbols() -> list[str]:
     return [chr(byte) for byte in printable] + [chr(256 + number) for number in range(len(others))]
 
 
-def _text_config(hidden_size: int, activation: str, tokenizer: CLIPTokenizer) -> CLIPTextConfig:
+def text_config(hidden_size: int, activation: str, tokenizer: CLIPTokenizer) -> CLIPTextConfig:
+    """A CLIP text encoder of three layers, so wide."""
     return CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden_size,
@@ -254,32 +270,32 @@ def _vae() -> AutoencoderKL:
 
 def _base_unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(
-        sample_size=32,
         block_out_channels=(16, 32, 32),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         transformer_layers_per_block=(1, 1, 2),
         attention_head_dim=(2, 4, 4),
         cross_attention_dim=TEXT_DIM + TEXT_2_DIM,
-        **_common_unet(BASE_CONDITIONS),
+        **unet_options(BASE_CONDITIONS, TEXT_2_DIM),
     )
 
 
 def _refiner_unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(
-        sample_size=32,
         block_out_channels=(16, 32, 32, 32),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         transformer_layers_per_block=(1, 1, 1, 1),
         attention_head_dim=(2, 4, 4, 4),
         cross_attention_dim=TEXT_2_DIM,
-        **_common_unet(REFINER_CONDITIONS),
+        **unet_options(REFINER_CONDITIONS, TEXT_2_DIM),
     )
 
 
-def _common_unet(conditions: int) -> dict[str, object]:
+def unet_options(conditions: int, text_2_dim: int) -> dict[str, object]:
+    """What makes a UNet SDXL's: so many micro-conditions, and what the second text encoder pools, of that width."""
     return {
+        "sample_size": 32,
         "in_channels": 4,
         "out_channels": 4,
         "layers_per_block": 1,
@@ -287,7 +303,7 @@ def _common_unet(conditions: int) -> dict[str, object]:
         "use_linear_projection": True,
         "addition_embed_type": "text_time",
         "addition_time_embed_dim": TIME_DIM,
-        "projection_class_embeddings_input_dim": conditions * TIME_DIM + TEXT_2_DIM,
+        "projection_class_embeddings_input_dim": conditions * TIME_DIM + text_2_dim,
     }
 
 

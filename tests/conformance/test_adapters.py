@@ -144,15 +144,30 @@ def test_a_lora_of_which_only_a_part_fits_is_named(models_directory: Path, tmp_p
         render(pipeline, [parameters("a fox", 1, **ALONE, loras="more")])
 
 
+class Bait:
+    """Makes a file when it is read from a pickle."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.file,)
+
+
 @pytest.mark.usefixtures("pipeline")
 def test_an_image_encoder_that_is_a_pickle_is_not_loaded(models_directory: Path, tmp_path: Path) -> None:
     folder = tmp_path / "look"
     shutil.copytree(models_directory / "tiny-adapters" / "tiny-look", folder)
     encoder = folder / "image_encoder" / "model.safetensors"
-    torch.save(load_file(encoder), encoder.with_name("pytorch_model.bin"))
+    ran = tmp_path / "ran"
+    torch.save({**load_file(encoder), "more": Bait(ran)}, encoder.with_name("pytorch_model.bin"))
     encoder.unlink()
     entry = IpAdapter(name="pickled", path=str(folder), weight_name="ip-adapter_sdxl.safetensors")
     catalog = Catalog([Catalog.load().get("tiny")], ip_adapters=[entry])
     pipeline = load(catalog.get("tiny"), models_directory, "cpu", {Stage.BASE}, catalog)
     with pytest.raises(AdapterError, match="IpAdapter pickled cannot be used"):
         render(pipeline, [parameters("a fox", 1, **ALONE, ip_adapter="pickled", ip_adapter_image=PORTRAIT)])
+    assert not ran.exists()
+    # It would have run.
+    torch.load(encoder.with_name("pytorch_model.bin"), weights_only=False)
+    assert ran.exists()

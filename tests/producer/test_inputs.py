@@ -68,6 +68,18 @@ def test_the_pixels_that_are_stored_are_those_that_diffusers_loads(
     assert kept.tobytes() == load_image(Image.open(io.BytesIO(sent.getvalue()))).tobytes()
 
 
+def test_of_many_frames_the_first_is_stored(engine: Engine, settings: Settings) -> None:
+    store = open_store(settings)
+    frames = [Image.new("RGB", (64, 32), (colour, 0, 0)) for colour in range(200)]
+    sent = io.BytesIO()
+    frames[0].save(sent, "GIF", save_all=True, append_images=frames[1:])
+    assert Image.open(sent).n_frames == 200
+    stored = accept_input(engine, store, sent.getvalue())
+    kept = Image.open(io.BytesIO(store.get(input_key(stored.ref.removeprefix("sha256:")))))
+    assert (kept.size, getattr(kept, "n_frames", 1)) == ((64, 32), 1)
+    assert kept.convert("RGB").tobytes() == frames[0].tobytes()
+
+
 def test_a_picture_whose_object_is_gone_is_stored_again(engine: Engine, settings: Settings) -> None:
     store = open_store(settings)
     data = png(landscape())

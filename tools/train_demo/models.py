@@ -5,17 +5,15 @@ from dataclasses import dataclass
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from tools.train_demo.captions import vocabulary
-from worker.tiny import tokenizers
+from worker.tiny import BASE_CONDITIONS, REFINER_CONDITIONS, text_config, tokenizers, unet_options
 
 SIDE = 256
 #: Pixels to a latent pixel, as in SDXL.
 FACTOR = 8
-TEXT_DIM, TEXT_2_DIM, TIME_DIM = 64, 64, 32
-#: Micro-conditions: original size, crop, target size; for the refiner the score instead of the last.
-BASE_CONDITIONS, REFINER_CONDITIONS = 6, 5
+TEXT_DIM, TEXT_2_DIM = 64, 64
 #: No prompt of this world is longer in tokens; texts are padded to CLIP's 77 all the same, as pipelines do.
 TEXT_LENGTH = 77
 
@@ -55,24 +53,8 @@ def make_text() -> Text:
     return Text(
         tokenizer,
         tokenizer_2,
-        CLIPTextModel(_text_config(TEXT_DIM, "quick_gelu", tokenizer)),
-        CLIPTextModelWithProjection(_text_config(TEXT_2_DIM, "gelu", tokenizer_2)),
-    )
-
-
-def _text_config(width: int, activation: str, tokenizer: CLIPTokenizer) -> CLIPTextConfig:
-    return CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=2 * width,
-        projection_dim=width,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        max_position_embeddings=TEXT_LENGTH,
-        hidden_act=activation,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        CLIPTextModel(text_config(TEXT_DIM, "quick_gelu", tokenizer)),
+        CLIPTextModelWithProjection(text_config(TEXT_2_DIM, "gelu", tokenizer_2)),
     )
 
 
@@ -99,7 +81,7 @@ def make_base() -> UNet2DConditionModel:
         transformer_layers_per_block=(1, 1, 1),
         attention_head_dim=(2, 4, 4),
         cross_attention_dim=TEXT_DIM + TEXT_2_DIM,
-        **_common_unet(BASE_CONDITIONS),
+        **unet_options(BASE_CONDITIONS, TEXT_2_DIM),
     )
 
 
@@ -112,22 +94,8 @@ def make_refiner() -> UNet2DConditionModel:
         transformer_layers_per_block=(1, 1, 1, 1),
         attention_head_dim=(2, 3, 3, 3),
         cross_attention_dim=TEXT_2_DIM,
-        **_common_unet(REFINER_CONDITIONS),
+        **unet_options(REFINER_CONDITIONS, TEXT_2_DIM),
     )
-
-
-def _common_unet(conditions: int) -> dict[str, object]:
-    return {
-        "sample_size": SIDE // FACTOR,
-        "in_channels": 4,
-        "out_channels": 4,
-        "layers_per_block": 1,
-        "norm_num_groups": 8,
-        "use_linear_projection": True,
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": TIME_DIM,
-        "projection_class_embeddings_input_dim": conditions * TIME_DIM + TEXT_2_DIM,
-    }
 
 
 def count(*modules: nn.Module) -> int:
