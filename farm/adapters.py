@@ -16,10 +16,18 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SAFE = ".safetensors"
+#: Checkpoints that begin so come with the farm.
+SHIPPED = "shipped:"
+_SHIPPED_MODELS = Path(__file__).parent / "shipped"
 
 
 def local_path(checkpoint: str, models_directory: Path) -> str:
-    """Where to load ``checkpoint`` from: paths that begin with ``./`` start in the models directory."""
+    """Where to load ``checkpoint`` from: paths that begin with ``./`` start in the models directory.
+
+    Those that begin with ``shipped:`` start where the farm is installed.
+    """
+    if checkpoint.startswith(SHIPPED):
+        return str(_SHIPPED_MODELS / checkpoint.removeprefix(SHIPPED))
     return str(models_directory / checkpoint[2:]) if checkpoint.startswith("./") else checkpoint
 
 

@@ -49,8 +49,9 @@ class Pipeline(BaseModel):
     """One entry: which checkpoints to load, how, and the limits of what may be asked of it.
 
     ``base`` and ``refiner`` are names on the model hub or folders in diffusers' layout; a path that begins
-    with ``./`` is relative to the models directory. Files that end in ``.safetensors`` are single files in the original
-    layout. Without a ``refiner`` the base finishes every picture.
+    with ``./`` is relative to the models directory, one that begins with ``shipped:`` comes with the farm. Files that
+    end in ``.safetensors`` are single files in the original layout. Without a ``refiner`` the base finishes every
+    picture.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -204,6 +205,16 @@ BUILT_IN = (
             scheduler="euler_a",
             scheduler_options=_TRAILING,
         ),
+    ),
+    Pipeline(
+        name="demo",
+        base="shipped:demo/base",
+        refiner="shipped:demo/refiner",
+        dtype="float32",
+        batch_size=8,
+        max_width=1024,
+        max_height=1024,
+        defaults=Defaults(width=256, height=256, num_inference_steps=20),
     ),
     Pipeline(
         name="tiny",

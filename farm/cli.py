@@ -119,7 +119,7 @@ def up(
     ] = None,
     devices: DevicesOption = "auto",
     pipeline: Annotated[
-        str | None, typer.Option(help="Entry of the catalog.  [default: sdxl-1.0 on GPUs, tiny on a CPU]")
+        str | None, typer.Option(help="Entry of the catalog.  [default: sdxl-1.0 on GPUs, demo on a CPU]")
     ] = None,
     stage: Annotated[
         StageChoice, typer.Option(help="What each device serves; auto splits them between base and refiner.")
@@ -140,7 +140,7 @@ def up(
         settings = get_settings()
         if "pipeline" not in chosen and "pipeline" not in settings.model_fields_set:
             # Full SDXL on a CPU takes minutes a picture: nobody's first impression should be that.
-            chosen["pipeline"] = "tiny" if all(device.name == "cpu" for device in parsed) else settings.pipeline
+            chosen["pipeline"] = "demo" if all(device.name == "cpu" for device in parsed) else settings.pipeline
         settings = Settings(**(settings.model_dump(exclude_unset=True) | chosen))
         names = ",".join(device.name for device in parsed)
 
@@ -342,7 +342,7 @@ def tiny_checkpoint(
 ) -> None:
     """Write tiny base and refiner checkpoints of the real SDXL architecture, with random weights.
 
-    A few megabytes in diffusers' own layout: what the demo and the tests render with.
+    A few megabytes in diffusers' own layout: what the tests render with.
     """
     with friendly_errors():
         from worker.tiny import write_tiny_checkpoint

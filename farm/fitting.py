@@ -62,8 +62,10 @@ def _lora_width(lora: Lora, models_directory: Path) -> int | None:
 
 def _pipeline_width(pipeline: "Pipeline", models_directory: Path) -> int | None:
     """Of the text embeddings that its UNet reads; None for a checkpoint that this machine is yet to get."""
-    if pipeline.base.startswith("./") or Path(pipeline.base).is_absolute():
-        config = Path(local_path(pipeline.base, models_directory)) / "unet" / "config.json"
+    located = local_path(pipeline.base, models_directory)
+    # Names on the model hub are relative, and are left as they are.
+    if located != pipeline.base or Path(located).is_absolute():
+        config = Path(located) / "unet" / "config.json"
         try:
             return int(json.loads(config.read_text(encoding="utf-8"))["cross_attention_dim"])
         except (OSError, ValueError, KeyError, TypeError):

@@ -165,10 +165,12 @@ def save_pipelines(
     text_encoders: tuple[CLIPTextModel, CLIPTextModelWithProjection],
     vae: AutoencoderKL,
     unets: tuple[UNet2DConditionModel, UNet2DConditionModel],
+    prediction_type: str = "epsilon",
 ) -> None:
     """Write ``directory/base`` and ``directory/refiner`` as diffusers lays them out, in the models' dtype.
 
-    Both have the second text encoder and the VAE. The scheduler is SDXL's.
+    Both have the second text encoder and the VAE. The scheduler is SDXL's; ``prediction_type`` says what the UNets
+    were taught to tell.
     """
     (tokenizer, tokenizer_2), (text_encoder, text_encoder_2), (base, refiner) = tokenizers, text_encoders, unets
     scheduler = EulerDiscreteScheduler(
@@ -176,7 +178,7 @@ def save_pipelines(
         beta_end=0.012,
         beta_schedule="scaled_linear",
         num_train_timesteps=TRAIN_TIMESTEPS,
-        prediction_type="epsilon",
+        prediction_type=prediction_type,
         timestep_spacing="leading",
         steps_offset=STEPS_OFFSET,
     )
@@ -237,14 +239,14 @@ def _byte_symbols() -> list[str]:
     return [chr(byte) for byte in printable] + [chr(256 + number) for number in range(len(others))]
 
 
-def text_config(hidden_size: int, activation: str, tokenizer: CLIPTokenizer) -> CLIPTextConfig:
-    """A CLIP text encoder of three layers, so wide."""
+def text_config(hidden_size: int, activation: str, tokenizer: CLIPTokenizer, layers: int = 3) -> CLIPTextConfig:
+    """A CLIP text encoder of so many layers, so wide."""
     return CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden_size,
         intermediate_size=2 * hidden_size,
         projection_dim=hidden_size,
-        num_hidden_layers=3,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         max_position_embeddings=77,
         hidden_act=activation,

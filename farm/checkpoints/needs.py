@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from farm.adapters import SAFE, Adapter, ControlNet, IpAdapter, Lora, TextualInversion, local_path
+from farm.adapters import SAFE, SHIPPED, Adapter, ControlNet, IpAdapter, Lora, TextualInversion, local_path
 from farm.catalog import Catalog, Pipeline
 
 Entry = Pipeline | Adapter
@@ -146,4 +146,4 @@ def _need(role: str, source: str, models: Path, layout: Layout, name: str = "", 
 
 def _is_local(source: str) -> bool:
     """Whether it names something on this machine: names on the hub have an owner, and no folder here is called so."""
-    return source.startswith(("./", "../", "/", ".")) or source.count("/") == 0 or Path(source).exists()
+    return source.startswith(("./", "../", "/", ".", SHIPPED)) or source.count("/") == 0 or Path(source).exists()

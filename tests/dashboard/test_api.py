@@ -146,6 +146,7 @@ def test_workers_tell_what_they_do(client: FlaskClient, engine: Engine, settings
 def test_the_catalog_is_listed(client: FlaskClient) -> None:
     entries = {entry["name"]: entry for entry in client.get("/api/v1/pipelines").json["pipelines"]}
     assert entries.keys() == {
+        "demo",
         "tiny",
         "tiny-turbo",
         "sdxl-1.0",

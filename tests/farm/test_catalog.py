@@ -32,6 +32,7 @@ def test_a_file_extends_and_replaces(tmp_path: Path) -> None:
     assert catalog.get("tiny").refiner is None
     assert {entry.name for entry in catalog} == {
         "mine",
+        "demo",
         "tiny",
         "tiny-turbo",
         "sdxl-1.0",
@@ -54,7 +55,7 @@ def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
 
 def test_an_unknown_pipeline_is_answered_with_those_that_exist() -> None:
     with pytest.raises(
-        NotFoundError, match="sdxl-1.0, sdxl-lcm, sdxl-lcm-lora, sdxl-lightning, sdxl-turbo, tiny, tiny-turbo"
+        NotFoundError, match="demo, sdxl-1.0, sdxl-lcm, sdxl-lcm-lora, sdxl-lightning, sdxl-turbo, tiny, tiny-turbo"
     ):
         Catalog.load().get("sdxl")
 
@@ -149,3 +150,12 @@ def test_a_lora_fits_the_pipelines_of_its_architecture(tmp_path: Path, key: str)
     (tmp_path / "look.safetensors").write_bytes(b"<html>not found</html>")
     with pytest.raises(ConfigurationError, match="is no file of safetensors; fetch it again"):
         Catalog.load(path, tmp_path)
+
+
+def test_the_demo_model_comes_with_the_farm() -> None:
+    entry = Catalog.load().get("demo")
+    directory = Path(entry.local_path("shipped:demo", Path("/nowhere")))
+    assert Path(entry.local_path(entry.base, Path("/nowhere"))) == directory / "base"
+    files = [file for file in directory.rglob("*") if file.is_file()]
+    assert {file.suffix for file in files} == {".json", ".safetensors"}
+    assert sum(file.stat().st_size for file in files) <= 12 * 2**20

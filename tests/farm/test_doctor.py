@@ -354,7 +354,7 @@ def test_a_catalog_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_a_pipeline_that_the_catalog_does_not_hold(tmp_path: Path) -> None:
     finding = the_one(check_catalog(Settings(data=tmp_path, pipeline="sdxl")))
-    assert "Name one of these: sdxl-1.0, " in (finding.remedy or "")
+    assert "Name one of these: demo, sdxl-1.0, " in (finding.remedy or "")
 
 
 # The farm

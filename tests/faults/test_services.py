@@ -79,15 +79,17 @@ def test_the_broker_is_restarted(farm: RunningFarm, own: Services, keeps: bool) 
 
 def test_the_brokers_memory_is_full(farm: RunningFarm, own: Services) -> None:
     job_id = under_way(farm)
+    log = farm.logs / "0-producer.log"
+    refused = "broker away, batch"
     with own.valkey.client as client:
         client.config_set("maxmemory-policy", "noeviction")
         client.config_set("maxmemory", 1)
-        waiting = submit(farm)
-        refused = "broker away, batch"
-        log = farm.logs / "0-producer.log"
-        before = log.read_text().count(refused)
-        wait_until(lambda: log.read_text().count(refused) > before, "the producer to be refused")
-        client.config_set("maxmemory", 0)
+        try:
+            before = log.read_text().count(refused)
+            waiting = submit(farm)
+            wait_until(lambda: log.read_text().count(refused) > before, "the producer to be refused")
+        finally:
+            client.config_set("maxmemory", 0)
     assert_all_there(farm, job_id, waiting)
     assert_nothing_lost(farm)
 
@@ -198,7 +200,8 @@ def test_a_deadlock_ends_a_transaction_of_the_farm(farm: RunningFarm, own: Servi
         # A second after it began to wait the other looks for a deadlock, and ends: not this one.
         connection.execute("SET deadlock_timeout = '10min'")
         batches = "SELECT FROM batches WHERE job_id = %s AND state = 'running' FOR UPDATE"
-        connection.execute(batches, (job_id,))
+        # Between one batch and the next none runs, and nothing would be locked.
+        wait_until(lambda: connection.execute(batches, (job_id,)).fetchall(), "a batch that runs")
         ask = waits_for.format(connection.info.backend_pid)
         wait_until(lambda: own.postgres.execute(ask), "a worker that ends a batch")
         connection.execute("SELECT FROM jobs WHERE id = %s FOR UPDATE", (job_id,))

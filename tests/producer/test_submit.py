@@ -153,7 +153,7 @@ BAD_FILES = [
         "a.txt",
         b"a",
         {"pipeline": "sdxl-9"},
-        "pipeline: There is no pipeline 'sdxl-9'; the catalog holds sdxl-1.0, sdxl-lcm, sdxl-lcm-lora, sdxl-lightning, sdxl-turbo, tiny, tiny-turbo.",
+        "pipeline: There is no pipeline 'sdxl-9'; the catalog holds demo, sdxl-1.0, sdxl-lcm, sdxl-lcm-lora, sdxl-lightning, sdxl-turbo, tiny, tiny-turbo.",
     ),
     ("a.txt", b"a", {"size": "250x256"}, "width: 250 is not divisible by 8; the nearest sizes are 248 and 256"),
     ("a.txt", b"a", {"width": "2048"}, "width: 2048 exceeds the 1024 of tiny"),

@@ -180,7 +180,7 @@ def test_a_hub_that_cannot_be_reached_is_said(hub: Hub, monkeypatch: pytest.Monk
 
 def test_names_that_nobody_knows(hub: Hub) -> None:
     assert "The model hub has no studio/no-such-thing" in farm("pull", "elsewhere").stderr
-    assert "The catalog has no 'sdxl'; it holds copied, elsewhere" in farm("pull", "sdxl").stderr
+    assert "The catalog has no 'sdxl'; it holds copied, demo, elsewhere" in farm("pull", "sdxl").stderr
     assert "say --all" in farm("verify").stderr
 
 

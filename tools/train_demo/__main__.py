@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
-from tools.train_demo import diffusion, latents, vae
-from tools.train_demo.models import count, make_base, make_refiner, make_text, make_vae
+from tools.train_demo import diffusion, latents, vae, words
+from tools.train_demo.models import count, make_base, make_refiner, make_text, make_vae, read
 from tools.train_demo.pack import pack
 from tools.train_demo.scores import score
 
 SEED = 20261127
-STAGES = ("vae", "latents", "base", "refiner", "pack", "score")
+STAGES = ("words", "vae", "latents", "decoder", "base", "refiner", "pack", "score")
 
 
 def main() -> None:
@@ -25,8 +25,16 @@ def main() -> None:
         "stages", nargs="+", choices=[*STAGES, "all"], metavar="STAGE", help=", ".join(STAGES) + "; or all"
     )
     parser.add_argument("--work", type=Path, default=Path("demo-training"), help="what is made on the way")
-    parser.add_argument("--vae-steps", type=int, default=3_000)
-    parser.add_argument("--scenes", type=int, default=24_000)
+    parser.add_argument(
+        "--begin-with",
+        type=Path,
+        metavar="DIR",
+        help="a packed pipeline whose text encoders, VAE and base are trained further; not from scratch",
+    )
+    parser.add_argument("--vae-steps", type=int, default=4_000)
+    parser.add_argument("--scenes", type=int, default=8_000)
+    parser.add_argument("--words-steps", type=int, default=1_200)
+    parser.add_argument("--decoder-steps", type=int, default=3_000)
     parser.add_argument("--base-steps", type=int, default=20_000)
     parser.add_argument("--refiner-steps", type=int, default=4_000)
     parser.add_argument("--prompts", type=int, default=200, help="judged ones")
@@ -37,12 +45,18 @@ def main() -> None:
     chosen = STAGES if "all" in options.stages else options.stages
     work: Path = options.work
     text, coder, base, refiner = make_text(), make_vae(), make_base(), make_refiner()
+    if options.begin_with is not None:
+        read(options.begin_with, text, coder, base)
     print(f"{count(text.encoder, text.encoder_2, coder, base, refiner):,} parameters", file=sys.stderr)
     began = time.monotonic()
-    steps = {"vae": options.vae_steps, "base": options.base_steps, "refiner": options.refiner_steps}
-    # Each stage builds on those before: what they made is read again, and trained to its end where it was not.
+    steps = {stage: getattr(options, f"{stage}_steps") for stage in ("vae", "words", "decoder", "base", "refiner")}
+    # Stages build on those before: what they made is read again, and trained to its end where it was not. The VAE and
+    # its latents know nothing of words, and the UNets nothing of the decoder: those can be made at the same time.
     last = max(STAGES.index(stage) for stage in chosen)
-    vae.train(coder, work / "vae.safetensors", steps["vae"], SEED)
+    if "words" in chosen or last >= STAGES.index("base"):
+        words.train(text, work / "words.safetensors", steps["words"], SEED)
+    if last >= STAGES.index("vae"):
+        vae.train(coder, work / "vae.safetensors", steps["vae"], SEED)
     if last >= STAGES.index("latents"):
         coder.requires_grad_(False)
         data = latents.make(coder, work / "latents.safetensors", options.scenes, SEED)
@@ -50,8 +64,9 @@ def main() -> None:
     if last >= STAGES.index("base"):
         diffusion.train_base(base, text, data, work / "base.safetensors", steps["base"], SEED)
     if last >= STAGES.index("refiner"):
-        text.encoder_2.requires_grad_(False)
         diffusion.train_refiner(refiner, text, data, work / "refiner.safetensors", steps["refiner"], SEED)
+    if "decoder" in chosen or last >= STAGES.index("pack"):
+        vae.train_decoder(coder, work / "decoder.safetensors", steps["decoder"], SEED)
     if last >= STAGES.index("pack"):
         size = pack(work / "demo", text, coder, base, refiner)
         print(f"{size / 1e6:.1f} MB in {work / 'demo'}", file=sys.stderr)

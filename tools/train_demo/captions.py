@@ -36,8 +36,11 @@ STYLES = {
 OTHERS = {"a", "an", "and", "the", "in", "row", "on", "at", "from", "drawing", "picture", "style", "with", "background"}
 
 
-def say(scene: Scene, seed: int | None = None) -> str:
-    """The scene in words; without a seed in those that come first in each list."""
+def say(scene: Scene, seed: int | None = None, *, placed: bool = True) -> str:
+    """The scene in words; without a seed in those that come first in each list.
+
+    Where one thing stands is left out unless it is ``placed``; several things are told by where they stand.
+    """
     chance = None if seed is None else random.Random(seed)
 
     def one(choices: tuple[str, ...]) -> str:
@@ -50,7 +53,8 @@ def say(scene: Scene, seed: int | None = None) -> str:
     names = [name(thing) for thing in scene.things]
     match names:
         case [alone]:
-            said = " ".join(part for part in (alone, one(PLACES[scene.layout])) if part)
+            place = one(PLACES[scene.layout]) if placed else ""
+            said = " ".join(part for part in (alone, place) if part)
         case [first, second]:
             said = f"{first} {one(RELATIONS[scene.layout])} {second}"
         case _:

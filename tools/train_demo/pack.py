@@ -4,7 +4,7 @@ from pathlib import Path
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from tools.train_demo.models import Text
+from tools.train_demo.models import PREDICTION, Text
 from worker.tiny import save_pipelines
 
 
@@ -14,5 +14,6 @@ def pack(
     """Write ``directory/base`` and ``directory/refiner``; returns their size in bytes. The parts are halved by it."""
     for part in (text.encoder, text.encoder_2, vae, base, refiner):
         part.half()
-    save_pipelines(directory, (text.tokenizer, text.tokenizer_2), (text.encoder, text.encoder_2), vae, (base, refiner))
+    tokenizers, encoders = (text.tokenizer, text.tokenizer_2), (text.encoder, text.encoder_2)
+    save_pipelines(directory, tokenizers, encoders, vae, (base, refiner), PREDICTION)
     return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())

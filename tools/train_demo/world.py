@@ -150,13 +150,17 @@ def _any_scene(chance: random.Random, number: int | None) -> Scene:
     # The centre is what is meant when nothing is said.
     layout = chance.choices(layouts, [3 if one in (Layout.CENTRE, Layout.ROW) else 1 for one in layouts])[0]
     background = chance.choice([*COLOURS])
-    visible = [name for name in COLOURS if name != background and frozenset((name, background)) not in ALIKE]
     count = len(PLACES[layout])
     sizes = ["small", "medium"] if count == 3 else [*SIZES]
     # No two are the same: words could not tell them apart.
-    kinds = chance.sample([(shape, colour) for shape in Shape for colour in visible], count)
+    kinds = chance.sample([(shape, colour) for shape in Shape for colour in visible_on(background)], count)
     things = tuple(Thing(shape, colour, chance.choice(sizes)) for shape, colour in kinds)
     return Scene(background, chance.choice([*Style]), layout, things)
+
+
+def visible_on(background: str) -> list[str]:
+    """Colours that can be seen well on a background."""
+    return [name for name in COLOURS if name != background and frozenset((name, background)) not in ALIKE]
 
 
 def draw(scene: Scene, side: int, seed: int | None = None) -> Image.Image:
