@@ -79,6 +79,8 @@ def make_celery(settings: Settings) -> Celery:
         # Outlive any outage of the broker, at start-up too.
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        # A broker that is full refuses commands: by default that would end the process, and its pipeline with it.
+        broker_channel_error_retry=True,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_transport_options=TRANSPORT_OPTIONS,
         task_publish_retry_policy={"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.5},

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from celery import Celery
+from kombu.exceptions import OperationalError
 from redis import RedisError
 from sqlalchemy import Engine, func, select
 
@@ -55,7 +56,7 @@ class LostMessages:
                 if waiting_messages(self._celery, queue, interactive=interactive) < len(waiting):
                     overdue = {(row.id, row.attempt) for row in waiting if row.overdue}
                     missing |= overdue - waiting_batches(self._celery, queue, interactive=interactive)
-        except RedisError as error:
+        except (RedisError, OperationalError) as error:
             logger.warning("broker away, lost messages cannot be told from waiting ones: %s", error)
             return 0
         lost = missing & self._missed

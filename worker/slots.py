@@ -14,7 +14,8 @@ from typing import Any
 
 from celery.worker import state
 from kombu.asynchronous import get_event_loop
-from kombu.transport import redis
+from kombu.transport import redis, virtual
+from redis.exceptions import OutOfMemoryError
 from typing_extensions import override
 
 from farm.priorities import BULK_MESSAGES, INTERACTIVE_MESSAGE
@@ -40,8 +41,22 @@ def in_hand(request_id: str) -> Iterator[Callable[[], None]]:
         _begun.discard(request_id)
 
 
+class QoS(redis.QoS):
+    """Messages in hand, which the broker keeps too until they are acknowledged, if it can."""
+
+    @override
+    def append(self, message: Any, delivery_tag: str) -> None:
+        try:
+            super().append(message, delivery_tag)  # type: ignore[no-untyped-call]
+        except OutOfMemoryError:
+            # A full broker takes nothing, but this it has given away already: it is worked on all the same.
+            virtual.QoS.append(self, message, delivery_tag)  # type: ignore[no-untyped-call]
+
+
 class Channel(redis.Channel):
     """Asks the broker only for messages that may be taken now."""
+
+    QoS = QoS
 
     @override
     def _brpop_start(self, timeout: float | None = None) -> None:

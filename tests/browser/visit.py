@@ -24,6 +24,8 @@ class Watch:
         )
 
     def check(self) -> None:
+        # Before its style sheets are there a page may be of any width.
+        self.page.wait_for_load_state("load")
         assert self.errors == []
         assert self.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 

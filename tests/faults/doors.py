@@ -3,7 +3,7 @@
 import os
 import pwd
 import secrets
-import select
+import selectors
 import shutil
 import signal
 import socket
@@ -87,13 +87,16 @@ class Door:
         ends = {outside: inside, inside: outside}
         with self._lock:
             self._through |= {*ends}
-        with suppress(OSError):
+        with suppress(OSError), selectors.DefaultSelector() as readable:
+            for one, other in ends.items():
+                readable.register(one, selectors.EVENT_READ, (one, other))
             while True:
-                for one in select.select([*ends], [], [])[0]:
+                for key, _ in readable.select():
+                    one, other = key.data
                     data = one.recv(65536)
                     if not data:
                         raise OSError
-                    ends[one].sendall(data)
+                    other.sendall(data)
         with self._lock:
             self._through -= {*ends}
         for one in ends:

@@ -79,6 +79,7 @@ def test_the_broker_is_restarted(farm: RunningFarm, own: Services, keeps: bool) 
 
 def test_the_brokers_memory_is_full(farm: RunningFarm, own: Services) -> None:
     job_id = under_way(farm)
+    workers = {worker["id"] for worker in farm.workers()}
     log = farm.logs / "0-producer.log"
     refused = "broker away, batch"
     with own.valkey.client as client:
@@ -92,6 +93,8 @@ def test_the_brokers_memory_is_full(farm: RunningFarm, own: Services) -> None:
             client.config_set("maxmemory", 0)
     assert_all_there(farm, job_id, waiting)
     assert_nothing_lost(farm)
+    # None had to load its pipeline again.
+    assert {worker["id"] for worker in farm.workers()} == workers
 
 
 def test_messages_come_twice_in_another_order_and_for_nobody(farm: RunningFarm) -> None:

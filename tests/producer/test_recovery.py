@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from farm.broker import make_celery, queue_name
 from farm.claims import claim
+from farm.embedded import free_port
 from farm.priorities import PriorityClass, message_priority
 from farm.settings import Settings
 from farm.states import BatchState, Stage
@@ -83,3 +84,10 @@ def test_what_strangers_put_into_a_queue_harms_nobody(
     assert lost_messages.recover() == 0
     assert lost_messages.recover() == 1
     assert batch(engine, only).state is BatchState.READY
+
+
+def test_a_broker_that_is_away_for_long_is_outlived(engine: Engine, settings: Settings) -> None:
+    (only,) = ring_for(engine, settings, 1)
+    away = settings.model_copy(update={"broker_url": f"redis://127.0.0.1:{free_port()}/0", "lost_message_seconds": 0.0})
+    assert LostMessages(engine, make_celery(away), away).recover() == 0
+    assert batch(engine, only).state is BatchState.QUEUED

@@ -29,7 +29,7 @@ def main() -> None:
         "--begin-with",
         type=Path,
         metavar="DIR",
-        help="a packed pipeline whose text encoders, VAE and base are trained further; not from scratch",
+        help="packed pipelines whose parts are trained further, rather than from scratch",
     )
     parser.add_argument("--vae-steps", type=int, default=4_000)
     parser.add_argument("--scenes", type=int, default=8_000)
@@ -44,9 +44,10 @@ def main() -> None:
     torch.manual_seed(SEED)
     chosen = STAGES if "all" in options.stages else options.stages
     work: Path = options.work
+    work.mkdir(parents=True, exist_ok=True)
     text, coder, base, refiner = make_text(), make_vae(), make_base(), make_refiner()
     if options.begin_with is not None:
-        read(options.begin_with, text, coder, base)
+        read(options.begin_with, text, coder, base, refiner)
     print(f"{count(text.encoder, text.encoder_2, coder, base, refiner):,} parameters", file=sys.stderr)
     began = time.monotonic()
     steps = {stage: getattr(options, f"{stage}_steps") for stage in ("vae", "words", "decoder", "base", "refiner")}

@@ -112,12 +112,25 @@ def make_refiner() -> UNet2DConditionModel:
     )
 
 
-def read(directory: Path, text: Text, vae: AutoencoderKL, base: UNet2DConditionModel) -> None:
-    """Give these parts the weights of the packed pipeline in ``directory``, for its training to go on from."""
-    parts = {"text_encoder": text.encoder, "text_encoder_2": text.encoder_2, "vae": vae, "unet": base}
+def read(
+    directory: Path, text: Text, vae: AutoencoderKL, base: UNet2DConditionModel, refiner: UNet2DConditionModel
+) -> None:
+    """Give these parts the weights of the pipelines packed in ``directory``, for their training to go on from.
+
+    What has another shape there begins anew.
+    """
+    parts = {
+        "base/text_encoder": text.encoder,
+        "base/text_encoder_2": text.encoder_2,
+        "base/vae": vae,
+        "base/unet": base,
+        "refiner/unet": refiner,
+    }
     for name, part in parts.items():
-        [file] = (directory / "base" / name).glob("*.safetensors")
-        part.load_state_dict(load_file(file))
+        [file] = (directory / name).glob("*.safetensors")
+        shapes = {key: value.shape for key, value in part.state_dict().items()}
+        stored = {key: value for key, value in load_file(file).items() if value.shape == shapes.get(key)}
+        part.load_state_dict(stored, strict=False)
 
 
 def count(*modules: nn.Module) -> int:
