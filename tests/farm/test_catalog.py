@@ -158,4 +158,4 @@ def test_the_demo_model_comes_with_the_farm() -> None:
     assert Path(entry.local_path(entry.base, Path("/nowhere"))) == directory / "base"
     files = [file for file in directory.rglob("*") if file.is_file()]
     assert {file.suffix for file in files} == {".json", ".safetensors"}
-    assert sum(file.stat().st_size for file in files) <= 12 * 2**20
+    assert sum(file.stat().st_size for file in files) <= 12_000_000

@@ -80,3 +80,12 @@ def test_a_blurred_picture_is_less_sharp() -> None:
     values = [sharpness(sharp.filter(ImageFilter.GaussianBlur(radius))) for radius in (0, 0.5, 1, 2)]
     assert values == sorted(values, reverse=True)
     assert values[0] > 1.5 * values[-1]
+
+
+def test_neither_noise_nor_contrast_is_sharpness() -> None:
+    sharp = draw(SCENE, 256)
+    noise = np.random.default_rng(1).integers(0, 8, (256, 256, 3))
+    noisy = Image.fromarray(np.clip(np.asarray(sharp, np.int64) + noise, 0, 255).astype(np.uint8))
+    assert sharpness(noisy) < sharpness(sharp)
+    assert sharpness(sharp.point(lambda value: value // 2)) == pytest.approx(sharpness(sharp), rel=0.01)
+    assert sharpness(Image.new("RGB", (256, 256), COLOURS["yellow"])) == 1

@@ -120,7 +120,7 @@ class Scores:
     layout: float
     """And everything stands where it should."""
     sharper: float
-    """Base and refiner give steeper edges than the base alone."""
+    """Base and refiner give sharper edges than the base alone."""
     kept_layout: float
     """Image to image keeps where the thing stands, and gives it its new colour."""
     inpainted_inside: float
@@ -128,7 +128,7 @@ class Scores:
     inpainted_outside: float
     """And changes nothing elsewhere."""
     small_is_softer: float
-    """Less steep edges where the original is said to be small,"""
+    """Less sharp edges where the original is said to be small,"""
     disliked_is_softer: float
     """and where the refiner is told a low aesthetic score."""
     cut_is_moved: float
