@@ -214,7 +214,7 @@ BUILT_IN = (
         batch_size=8,
         max_width=1024,
         max_height=1024,
-        defaults=Defaults(width=256, height=256, num_inference_steps=20),
+        defaults=Defaults(width=256, height=256, num_inference_steps=20, guidance_scale=3.5),
     ),
     Pipeline(
         name="tiny",

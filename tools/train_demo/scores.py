@@ -19,7 +19,7 @@ from tools.train_demo.judge import judge, look, sharpness, stands
 from tools.train_demo.models import SIDE
 from tools.train_demo.world import Layout, Scene, draw, scenes, visible_on
 
-STEPS, SPLIT, GUIDANCE = 20, 0.8, 5.0
+STEPS, SPLIT, GUIDANCE = 20, 0.8, 3.5
 #: How much image to image may change, and inpainting.
 STRENGTH, PAINTED = 0.6, 1.0
 #: Micro-conditions of a small original and of a view that begins further right and below, and a low aesthetic score.
