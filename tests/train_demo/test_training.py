@@ -12,11 +12,12 @@ from torch import nn
 
 from tools.train_demo.captions import say, vocabulary
 from tools.train_demo.loop import Training
-from tools.train_demo.models import TEXT_LENGTH, make_text
+from tools.train_demo.models import TEXT_LENGTH, make_base, make_refiner, make_text, make_vae, read
 from tools.train_demo.words import GRID, cells
 from tools.train_demo.world import COLOURS, Layout, Scene, Shape, Style, Thing, scenes
 
 SEED = 3
+SHIPPED = Path(__file__).parents[2] / "farm" / "shipped" / "demo"
 
 
 def train(file: Path, stop_at: int | None = None) -> dict[str, torch.Tensor]:
@@ -65,6 +66,28 @@ def test_all_stages_in_miniature(tmp_path: Path) -> None:
     assert (tmp_path / "demo" / "refiner" / "model_index.json").exists()
     scheduler = json.loads((tmp_path / "demo" / "base" / "scheduler" / "scheduler_config.json").read_text())
     assert scheduler["prediction_type"] == "v_prediction"
+
+
+def test_what_ships_can_be_trained_further() -> None:
+    text, vae, base, refiner = make_text(), make_vae(), make_base(), make_refiner()
+    read(SHIPPED, text, vae, base, refiner)
+    for name, part in (("base", base), ("refiner", refiner)):
+        shipped = load_file(SHIPPED / name / "unet" / "diffusion_pytorch_model.safetensors")
+        assert all(torch.equal(value, shipped[key].float()) for key, value in part.state_dict().items())
+
+
+def test_what_is_packed_is_scored_without_training(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tools.train_demo", "score", "--packed", str(SHIPPED), "--prompts", "4"]
+    ran = subprocess.run(
+        [*command, "--work", str(tmp_path / "none"), "--threads", "1"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    assert json.loads(ran.stdout[ran.stdout.index("{\n") :])["background"] == 1
+    assert [*tmp_path.rglob("*.safetensors")] == []
 
 
 def test_cells_say_what_is_where() -> None:

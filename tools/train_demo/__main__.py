@@ -37,6 +37,9 @@ def main() -> None:
     parser.add_argument("--decoder-steps", type=int, default=3_000)
     parser.add_argument("--base-steps", type=int, default=20_000)
     parser.add_argument("--refiner-steps", type=int, default=4_000)
+    parser.add_argument(
+        "--packed", type=Path, metavar="DIR", help="what is scored  [default: demo in the work directory]"
+    )
     parser.add_argument("--prompts", type=int, default=200, help="judged ones")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
@@ -53,7 +56,8 @@ def main() -> None:
     steps = {stage: getattr(options, f"{stage}_steps") for stage in ("vae", "words", "decoder", "base", "refiner")}
     # Stages build on those before: what they made is read again, and trained to its end where it was not. The VAE and
     # its latents know nothing of words, and the UNets nothing of the decoder: those can be made at the same time.
-    last = max(STAGES.index(stage) for stage in chosen)
+    # Scores are of what was packed, whoever trained it.
+    last = max((STAGES.index(stage) for stage in chosen if stage != "score"), default=-1)
     if "words" in chosen or last >= STAGES.index("base"):
         words.train(text, work / "words.safetensors", steps["words"], SEED)
     if last >= STAGES.index("vae"):
@@ -71,8 +75,8 @@ def main() -> None:
     if last >= STAGES.index("pack"):
         size = pack(work / "demo", text, coder, base, refiner)
         print(f"{size / 1e6:.1f} MB in {work / 'demo'}", file=sys.stderr)
-    if last >= STAGES.index("score"):
-        print(json.dumps(asdict(score(work / "demo", options.prompts)), indent=1))
+    if "score" in chosen:
+        print(json.dumps(asdict(score(options.packed or work / "demo", options.prompts)), indent=1))
     print(f"{(time.monotonic() - began) / 60:.0f} minutes", file=sys.stderr)
 
 

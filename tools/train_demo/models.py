@@ -117,7 +117,7 @@ def read(
 ) -> None:
     """Give these parts the weights of the pipelines packed in ``directory``, for their training to go on from.
 
-    What has another shape there begins anew.
+    Raises RuntimeError where those are of another shape.
     """
     parts = {
         "base/text_encoder": text.encoder,
@@ -128,9 +128,7 @@ def read(
     }
     for name, part in parts.items():
         [file] = (directory / name).glob("*.safetensors")
-        shapes = {key: value.shape for key, value in part.state_dict().items()}
-        stored = {key: value for key, value in load_file(file).items() if value.shape == shapes.get(key)}
-        part.load_state_dict(stored, strict=False)
+        part.load_state_dict(load_file(file))
 
 
 def count(*modules: nn.Module) -> int:
