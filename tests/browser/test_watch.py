@@ -54,7 +54,7 @@ def test_jobs_are_paused_resumed_and_cancelled_by_hand(farm: RunningFarm, browse
         page.locator("summary", has_text="Change").click()
         page.get_by_label("Priority").fill("90")
         page.get_by_role("button", name="Set", exact=True).click()
-        assert farm.job(first)["priority"] == 90
+        wait_until(lambda: farm.job(first)["priority"] == 90, "the new priority")
         # Somebody else pauses it: the buttons follow without a reload.
         farm.client.job(first).pause()
         expect(page.get_by_role("button", name="Resume")).to_be_visible()
