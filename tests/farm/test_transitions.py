@@ -257,10 +257,10 @@ def test_a_transaction_whose_client_vanished_lets_go_of_what_it_holds(engine: En
     with engine.connect() as vanished, engine.connect() as other:
         told = other.execute(text("SHOW idle_in_transaction_session_timeout")).scalar_one()
         assert told == "15s"
-        # Not to wait for it here: the same with less.
-        vanished.execute(text("SET SESSION idle_in_transaction_session_timeout = '100ms'"))
         job_id = submit(engine, 1)
         vanished.execute(text("SELECT id FROM jobs WHERE id = :id FOR UPDATE"), {"id": job_id})
+        # Not to wait for it here: the same with less. Last, for it holds from now on.
+        vanished.execute(text("SET SESSION idle_in_transaction_session_timeout = '100ms'"))
         other.execute(text("SELECT id FROM jobs WHERE id = :id FOR UPDATE"), {"id": job_id})
         vanished.invalidate()
 
