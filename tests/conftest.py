@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 
 import boto3
+import hypothesis
 import psycopg
 import pytest
 import redis
@@ -34,6 +35,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 for _name in [name for name in os.environ if name.startswith("FARM_")]:
     del os.environ[_name]
+
+# How long an example takes depends on who else uses this machine.
+hypothesis.settings.register_profile("farm", deadline=None)
+hypothesis.settings.load_profile("farm")
 
 
 @pytest.hookimpl(wrapper=True)

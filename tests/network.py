@@ -28,7 +28,7 @@ class Host:
         """The command line that runs a command there."""
         return ["ip", "netns", "exec", self.namespace, *command]
 
-    def run(self, *command: str, environment: Mapping[str, str] | None = None, seconds: float = 60) -> str:
+    def run(self, *command: str, environment: Mapping[str, str] | None = None, seconds: float = 240) -> str:
         """Run a command there to its end; its output."""
         ran = subprocess.run(
             self.command(*command),

@@ -27,7 +27,7 @@ class Receiver:
     received: list[Received] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)
 
-    def wait_for(self, count: int, seconds: float = 60) -> list[Received]:
+    def wait_for(self, count: int, seconds: float = 240) -> list[Received]:
         """The requests, once there are so many."""
         with self.changed:
             assert self.changed.wait_for(lambda: len(self.received) >= count, seconds), self.received

@@ -21,7 +21,7 @@ from producer import Farm
 
 Value = TypeVar("Value")
 
-WAIT_SECONDS = 120
+WAIT_SECONDS = 240
 
 
 def wait_until(condition: Callable[[], Value], what: str, seconds: float = WAIT_SECONDS) -> Value:

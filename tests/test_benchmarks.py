@@ -28,7 +28,7 @@ def test_gpu_measures_all_of_it_small_on_a_cpu(tmp_path: Path) -> None:
         ],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=560,
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
     (found,) = json.loads(ran.stdout)
@@ -72,7 +72,7 @@ def test_a_part_that_fails_takes_no_other_along() -> None:
         "print(json.dumps([parts.attempt('part', do) for do in (dying, raising, living)]))"
     )
     environment = os.environ | {"PYTHONPATH": str(BENCHMARKS)}
-    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=280)
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert json.loads(ran.stdout) == [
         {"failed": "its process ended with -6"},
@@ -141,16 +141,16 @@ def test_operations_are_those_of_the_real_models() -> None:
 
 
 def test_a_small_fleet_is_kept_busy_and_shared() -> None:
-    options = ("--devices", "4", "--images", "1600", "--seconds", "6", "--batch-seconds", "0.5", "--json")
+    options = ("--devices", "4", "--images", "1600", "--seconds", "20", "--batch-seconds", "2", "--json")
     ran = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "cluster.py"), *options], capture_output=True, text=True, timeout=120
+        [sys.executable, str(BENCHMARKS / "cluster.py"), *options], capture_output=True, text=True, timeout=280
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
     (fleet,) = json.loads(ran.stdout)
     assert fleet["devices"] == 4
     # How busy depends on who else uses this machine; that they worked at all, and for whom, does not.
     assert 0.2 < fleet["busy_share"] <= 1.01
-    assert fleet["batches_per_second"] > 1
+    assert fleet["batches_per_second"] > 0.25
     assert fleet["fairness"] > 0.8
     assert fleet["small_jobs"] > 0
     assert fleet["small_wait_batches"] < 6

@@ -81,9 +81,7 @@ def test_no_command_tells_secrets_when_all_is_away(
             [sys.executable, "-m", "farm.cli", *command], env=environment, stdout=output, stderr=output
         )
     try:
-        wait_until(
-            lambda: process.poll() is not None or any(words in log.read_bytes() for words in AGAIN), "an error", 60
-        )
+        wait_until(lambda: process.poll() is not None or any(words in log.read_bytes() for words in AGAIN), "an error")
         listed = [argument for one in children(process.pid) for argument in one]
     finally:
         process.kill()

@@ -29,7 +29,9 @@ def paths(farm: RunningFarm) -> list[str]:
     """Where all pages are, with a job that has pictures, and one of which a picture failed."""
     done = farm.client.submit(["a red fox <b>in the snow</b>", "an owl"], steps=2, images_per_prompt=2).id
     farm.await_job(done)
-    with httpx.Client(base_url=f"{farm.url}/api/v1", headers={"Authorization": f"Bearer {farm.token}"}) as client:
+    with httpx.Client(
+        base_url=f"{farm.url}/api/v1", headers={"Authorization": f"Bearer {farm.token}"}, timeout=60
+    ) as client:
         assert client.post("/tokens", json={"name": "nightly"}).status_code == 201
         hook = client.post("/webhooks", json={"url": "https://hooks.invalid/farm", "all_jobs": True}).json()
         assert client.post(f"/webhooks/{hook['id']}/test").status_code == 202
@@ -44,7 +46,7 @@ def pages_of(farm: RunningFarm, values: dict[str, Any]) -> list[str]:
     found = []
     # A link that was used before has a page of its own.
     known = {"token": "spent", "name": "unknown", "ref": "unknown", "ending": "png", "owner": "unknown", **values}
-    with httpx.Client(base_url=farm.url, headers={"Authorization": f"Bearer {farm.token}"}) as client:
+    with httpx.Client(base_url=farm.url, headers={"Authorization": f"Bearer {farm.token}"}, timeout=60) as client:
         for rule in app.url_map.iter_rules():
             if "GET" not in (rule.methods or ()) or rule.endpoint == "static":
                 continue
@@ -171,7 +173,7 @@ def test_all_works_without_javascript(farm: RunningFarm, browser: Browser, size:
     page.get_by_label("What the token is for").fill("curl")
     page.get_by_role("button", name="Make a token").click()
     token = page.get_by_label("New token").input_value()
-    answer = httpx.get(f"{farm.url}/api/v1/me", headers={"Authorization": f"Bearer {token}"})
+    answer = httpx.get(f"{farm.url}/api/v1/me", headers={"Authorization": f"Bearer {token}"}, timeout=60)
     assert answer.json()["name"] == name
     page.locator(".menu summary").click()
     page.get_by_role("button", name="Log out").click()

@@ -288,6 +288,8 @@ def test_comparing_moves_all_and_tells_what_differs(farm: RunningFarm, browser: 
         expect(page).to_have_url(re.compile(rf"/compare\?pictures={sweep}%3A0%2C{sweep}%3A3"))
         expect(page.locator("table.differing tbody tr")).to_have_count(1)
         expect(page.locator("table.differing")).to_contain_text("guidance_scale")
+        # Keys are listened to by scripts, which come after what is seen.
+        page.wait_for_load_state()
         page.keyboard.press("+")
         page.locator(".zoom").first.hover()
         page.mouse.wheel(0, -300)
@@ -328,7 +330,8 @@ def test_the_viewer_zooms_marks_and_says_how_to_render_again(farm: RunningFarm, 
                 page.keyboard.press("x")
             expect(page.get_by_role("button", name="Reject")).to_have_attribute("aria-pressed", pressed)
         page.get_by_label("Tags", exact=True).fill("from viewer")
-        page.get_by_role("button", name="Save tags").click()
+        with page.expect_navigation():
+            page.get_by_role("button", name="Save tags").click()
         expect(page.get_by_label("Tags", exact=True)).to_have_value("from viewer")
         page.get_by_text("Render this picture again").click()
         page.get_by_role("button", name="Copy as command").click()

@@ -56,7 +56,7 @@ def test_logging_in_and_a_token_from_making_to_revoking(farm: RunningFarm, brows
     assert page.evaluate("navigator.clipboard.readText()") == token
     watch.check()
     headers = {"Authorization": f"Bearer {token}"}
-    assert httpx.get(f"{farm.url}/api/v1/me", headers=headers).json()["name"] == name
+    assert httpx.get(f"{farm.url}/api/v1/me", headers=headers, timeout=60).json()["name"] == name
 
     page.goto("/account")
     assert token not in page.content()
@@ -64,7 +64,7 @@ def test_logging_in_and_a_token_from_making_to_revoking(farm: RunningFarm, brows
     page.get_by_role("button", name="Revoke nightly script").click()
     expect(page.get_by_role("status")).to_contain_text("The token is revoked")
     expect(page.get_by_text("nightly script", exact=True)).to_have_count(0)
-    assert httpx.get(f"{farm.url}/api/v1/me", headers=headers).status_code == 401
+    assert httpx.get(f"{farm.url}/api/v1/me", headers=headers, timeout=60).status_code == 401
     watch.check()
     page.locator(".menu summary").click()
     page.get_by_role("button", name="Log out").click()
@@ -114,8 +114,9 @@ def test_an_administrator_makes_a_viewer_who_only_looks(farm: RunningFarm, brows
             f"{farm.url}/api/v1/word-lists/{name}",
             content="fox",
             headers={"Authorization": f"Bearer {farm.token}"},
+            timeout=60,
         )
-        expect(page.locator(".activities li").first).to_contain_text(f"saved the word list “{name}”", timeout=15_000)
+        expect(page.locator(".activities li").first).to_contain_text(f"saved the word list “{name}”")
         page.get_by_label("What").select_option("made a user")
         page.get_by_role("button", name="Show").click()
         expect(page.locator(".activities li").first).to_contain_text(f"made the user {name}, viewer")
@@ -160,7 +161,7 @@ def test_a_webhook_from_making_to_removing_and_the_job_that_it_told_of(
         watch.check()
         page.get_by_role("button", name="Delete for good").click()
         expect(page.get_by_role("status")).to_have_text(f"Deleted: job {job.id}.")
-        assert httpx.get(job.url, headers={"Authorization": f"Bearer {farm.token}"}).status_code == 404
+        assert httpx.get(job.url, headers={"Authorization": f"Bearer {farm.token}"}, timeout=60).status_code == 404
         wait_until(lambda: any(b"job.deleted" in one.body for one in server.received), "the last message")
 
         page.goto("/webhooks")

@@ -112,7 +112,7 @@ def test_pictures_to_start_from_are_matched_by_name(farm: RunningFarm, seen: tup
     files = [(f"house{n}.png", "image/png", picture(n * 80)) for n in range(3)]
     drop(page, "[data-drop=pictures]", *files, ("spare.png", "image/png", picture(250)))
     expect(page.locator(".uploads li.ready")).to_have_count(4)
-    assert page.locator(".uploads img").first.evaluate("i => i.naturalWidth") == 128
+    expect(page.locator(".uploads img").first).to_have_js_property("naturalWidth", 128)
     # What a row names and nobody uploaded is an error in its cell.
     verdict(page, "1 problem")
     expect(page.locator("td[aria-invalid=true]")).to_contain_text("'lost.png' was not uploaded")
@@ -305,6 +305,8 @@ def test_a_large_job_is_previewed_while_it_is_typed(farm: RunningFarm, seen: tup
     page, watch = seen
     rows = "".join(f"a fox number {number},{6 + number % 3}\n" for number in range(20_000))
     drop(page, "#prompts", ("large.csv", "text/csv", ("prompt,steps\n" + rows).encode()))
-    expect(page.locator("#verdict")).to_contain_text("20\N{NARROW NO-BREAK SPACE}000 pictures", timeout=30_000)
+    expect(page.locator("#verdict")).to_contain_text(
+        "20\N{NARROW NO-BREAK SPACE}000 pictures", timeout=RENDER_MILLISECONDS
+    )
     expect(page.locator(".preview-table tbody tr")).to_have_count(100)
     watch.check()

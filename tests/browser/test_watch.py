@@ -12,7 +12,7 @@ LONG = {"steps": 900, "batch_size": 2}
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_picture_is_seen_while_it_is_denoised(farm: RunningFarm, browser: Browser, size: str) -> None:
-    job_id = farm.client.submit(["a slow fox"], **LONG, images_per_prompt=4, seed=1).id
+    job_id = farm.client.submit(["a slow fox"], **LONG, size="512x512", images_per_prompt=4, seed=1).id
     with visit(browser, farm, size) as (page, watch):
         page.goto(f"/jobs/{job_id}")
         # Only what is in sight is fetched.
@@ -49,7 +49,8 @@ def test_jobs_are_paused_resumed_and_cancelled_by_hand(farm: RunningFarm, browse
         farm.client.job(third).cancel()
 
         page.goto(f"/jobs/{first}")
-        page.get_by_role("button", name="Resume").click()
+        with page.expect_navigation():
+            page.get_by_role("button", name="Resume").click()
         expect(page.get_by_role("button", name="Pause")).to_be_visible()
         page.locator("summary", has_text="Change").click()
         page.get_by_label("Priority").fill("90")

@@ -197,9 +197,9 @@ def test_waiting_survives_a_restart_of_the_dashboard(running: RunningFarm, farm:
     watcher.start()
     dashboard = next(process for process in running.processes if "dashboard" in process.args)
     dashboard.terminate()
-    dashboard.wait(30)
+    dashboard.wait(240)
     running.start("dashboard")
     running.await_dashboard()
-    assert job.wait(timeout=120).state == "completed"
-    watcher.join(120)
+    assert job.wait(timeout=240).state == "completed"
+    watcher.join(240)
     assert (seen, problems) == ([0], [])

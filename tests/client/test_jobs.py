@@ -104,7 +104,7 @@ def test_grids_in_order_and_by_values(done: Job) -> None:
 
 def test_images_come_as_they_end_each_once(farm: Farm) -> None:
     prompts = [*(f"picture {n}" for n in range(4)), BROKEN]
-    job = farm.submit(prompts, batch_size=1, prompt_syntax="compel", **{**SMALL, "steps": 12})
+    job = farm.submit(prompts, batch_size=1, prompt_syntax="compel", **{**SMALL, "steps": 100})
     states_at_arrival = []
     seen = Counter()
     for image in job.images(as_completed=True):
@@ -138,9 +138,9 @@ def test_the_farm_tells_what_happens_without_being_asked(farm: Farm, caplog: pyt
 def test_a_test_run_ends_the_waiting_and_goes_on_when_asked(farm: Farm) -> None:
     job = farm.submit([f"picture {n}" for n in range(4)], test_run=1, **SMALL)
     assert len(list(job.images(as_completed=True))) == 1
-    job.wait(timeout=60)
+    job.wait(timeout=240)
     assert (job.has_ended, job.test_run_ended, job.counts.completed) == (True, True, 1)
-    assert job.resume().wait(timeout=60).counts.completed == 4
+    assert job.resume().wait(timeout=240).counts.completed == 4
 
 
 def test_steering(farm: Farm) -> None:

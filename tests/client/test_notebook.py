@@ -53,7 +53,7 @@ SUBMIT = """
 from producer import AsyncFarm, Farm
 farm = Farm()
 job = farm.submit(
-    [f"picture <b>{n}</b>" for n in range(3)], name="A <i>job</i>", batch_size=1, steps=30, size="128x128"
+    [f"picture <b>{n}</b>" for n in range(3)], name="A <i>job</i>", batch_size=1, steps=150, size="128x128"
 )
 """
 

@@ -94,7 +94,7 @@ def test_an_address_shows_its_picture_without_a_token(farm: RunningFarm, client:
 
 
 def test_partial_images_come_while_the_picture_is_denoised(client: openai.OpenAI) -> None:
-    extra = {"num_inference_steps": 250, "refiner_split": 0.9, "seed": 5}
+    extra = {"num_inference_steps": 900, "refiner_split": 0.9, "seed": 5}
     with client.images.generate(
         prompt="a fox", size=SIZE, stream=True, partial_images=2, output_format="jpeg", extra_body=extra
     ) as stream:

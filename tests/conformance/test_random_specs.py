@@ -106,7 +106,7 @@ PROMPTS = st.sampled_from(
 @given(specs(), st.booleans(), PROMPTS)
 @example({"size": "64x64", "steps": 2, "scheduler": "heun", "refiner_split": 0.5}, False, "a fox")
 @example({"size": "64x64", "steps": 3, "scheduler": "dpm2", "image": LANDSCAPE, "strength": 0.9}, True, "a fox")
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_random_spec_is_rendered_or_refused(
     pipeline: LoadedPipeline, fields: dict[str, Any], in_row: bool, prompt: str
 ) -> None:

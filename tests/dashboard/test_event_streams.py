@@ -15,6 +15,7 @@ from dashboard import live
 from dashboard.context import EXTENSION
 from dashboard.news import News
 from farm.control import cancel_job, delete_job, pause_job, resume_job
+from farm.events import farm_events
 
 Told = tuple[str, str, dict[str, Any]]
 
@@ -29,6 +30,11 @@ def events(answer) -> Iterator[Told]:
 
 def stream(client: FlaskClient, path: str, **headers: str):
     return client.get(path, headers={name.replace("_", "-"): value for name, value in headers.items()}, buffered=False)
+
+
+def settled(engine: Engine, kind: str) -> None:
+    """An event of this kind can be read: what other farms of the server are writing keeps back what is younger."""
+    wait_until(lambda: kind in [one.kind for one in farm_events(engine, (0, 0), 100)], kind)
 
 
 def without_progress(told: Iterator[Told]) -> list[Told]:
@@ -119,6 +125,7 @@ def test_events_are_told_at_once(client: FlaskClient, farm, path: str, monkeypat
     # Without news the test would wait until it is given up.
     monkeypatch.setattr(live, "INTERVAL_SECONDS", 600.0)
     job_id = farm.submit()
+    settled(farm.engine, "job.submitted")
     with stream(client, path.format(job_id)) as answer:
         told = events(answer)
         if path == "/api/v1/events":
@@ -133,6 +140,7 @@ def test_events_are_told_at_once(client: FlaskClient, farm, path: str, monkeypat
 
 def test_the_farm_tells_of_all_jobs_from_now_on(client: FlaskClient, farm) -> None:
     farm.complete()
+    settled(farm.engine, "job.completed")
     with stream(client, "/api/v1/events") as answer:
         told = events(answer)
         _, begin, _ = next(told)

@@ -190,7 +190,7 @@ def config(token: str) -> SchemathesisConfig:
     return SchemathesisConfig.from_dict(
         {
             "seed": 7,
-            "request-timeout": 10,
+            "request-timeout": 60,
             # Streams of the farm have no end.
             "max-stream-events": 1,
             "workers": 1,

@@ -33,9 +33,16 @@ def queues(client: FlaskClient) -> dict[str, dict]:
     return {queue["name"]: queue for queue in client.get("/api/v1/queues").get_json()["queues"]}
 
 
-def minute(engine: Engine, minutes_ago: int, worker_id: str = "w", stage: Stage = Stage.BASE, **counts: float) -> None:
+def minute(
+    engine: Engine,
+    minutes_ago: int,
+    worker_id: str = "w",
+    stage: Stage = Stage.BASE,
+    now: datetime | None = None,
+    **counts: float,
+) -> None:
     row = {"worker_id": worker_id, "pipeline": "tiny", "stage": stage, **counts}
-    at = func.date_trunc("minute", func.now()) - timedelta(minutes=minutes_ago)
+    at = func.date_trunc("minute", func.now() if now is None else now) - timedelta(minutes=minutes_ago)
     with engine.begin() as connection:
         connection.execute(insert(RenderMinute).values(minute=at, **row))
 
@@ -165,9 +172,10 @@ def test_paused_jobs_and_test_runs_are_named(client: FlaskClient, farm, engine: 
 
 def test_metrics_have_no_gaps_and_add_up(client: FlaskClient, farm, engine: Engine, settings: Settings) -> None:
     farm.add_worker("w")
-    minute(engine, 40, images=8, seconds=16, failures=1)
-    minute(engine, 40, "v", images=8, seconds=48)
-    minute(engine, 40, stage=Stage.REFINER, images=6, pictures=6, seconds=3)
+    now = datetime.now(UTC)
+    minute(engine, 40, now=now, images=8, seconds=16, failures=1)
+    minute(engine, 40, "v", now=now, images=8, seconds=48)
+    minute(engine, 40, stage=Stage.REFINER, now=now, images=6, pictures=6, seconds=3)
     minute(engine, 600, images=5, pictures=5, seconds=5)
     farm.submit(3)
     record_queues(engine, settings.lease_seconds)

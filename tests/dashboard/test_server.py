@@ -46,28 +46,32 @@ def process(settings: Settings) -> Iterator[tuple[subprocess.Popen[str], str]]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_tells_its_address_and_stops_cleanly(settings: Settings, number: signal.Signals) -> None:
     with process(settings) as (running, url):
-        assert httpx.get(f"{url}/readyz").json()["status"] == "ok"
+        assert httpx.get(f"{url}/readyz", timeout=60).json()["status"] == "ok"
         running.send_signal(number)
-        _, complaints = running.communicate(timeout=20)
+        _, complaints = running.communicate(timeout=60)
         assert running.returncode == 0
         assert "Traceback" not in complaints
 
 
 def test_a_name_with_several_addresses_gets_one_port(settings: Settings) -> None:
     with process(settings.model_copy(update={"host": "localhost"})) as (_, url):
-        assert httpx.get(f"{url}/healthz").is_success
+        assert httpx.get(f"{url}/healthz", timeout=60).is_success
 
 
 def test_a_body_beyond_the_limit_gets_its_reason_over_the_wire(settings: Settings, engine: Engine) -> None:
     token = people.make_token(engine, people.local_user(engine).user_id, "tests")
     headers = {"Authorization": f"Bearer {token}"}
     with process(settings.model_copy(update={"max_upload_mib": 1})) as (_, url):
-        response = httpx.post(f"{url}/api/v1/jobs", files={"file": ("p.txt", b"a\n" * 700_000)}, headers=headers)
+        response = httpx.post(
+            f"{url}/api/v1/jobs", files={"file": ("p.txt", b"a\n" * 700_000)}, headers=headers, timeout=60
+        )
         assert (response.status_code, response.headers["content-type"]) == (413, "application/problem+json")
         # Far beyond it the server does not even read on.
-        response = httpx.post(f"{url}/api/v1/jobs", files={"file": ("p.txt", b"a\n" * 2**21)}, headers=headers)
+        response = httpx.post(
+            f"{url}/api/v1/jobs", files={"file": ("p.txt", b"a\n" * 2**21)}, headers=headers, timeout=60
+        )
         assert response.status_code == 413
-        assert httpx.get(f"{url}/healthz").is_success
+        assert httpx.get(f"{url}/healthz", timeout=60).is_success
 
 
 @pytest.mark.parametrize("proxies", [0, 1])
@@ -80,10 +84,10 @@ def test_what_a_proxy_tells_arrives_where_it_is_trusted(settings: Settings, engi
         "X-Forwarded-Host": "farm.example",
     }
     with process(settings.model_copy(update={"trusted_proxies": proxies})) as (_, url):
-        link = httpx.post(f"{url}/api/v1/login-links", headers=headers).json()["url"]
+        link = httpx.post(f"{url}/api/v1/login-links", headers=headers, timeout=60).json()["url"]
         assert link.startswith("https://farm.example/enter/" if proxies else f"{url}/enter/")
         path = link[link.index("/enter/") :]
-        entered = httpx.get(f"{url}{path}", headers=headers)
+        entered = httpx.get(f"{url}{path}", headers=headers, timeout=60)
         assert ("Secure" in entered.headers["set-cookie"]) == bool(proxies)
 
 
@@ -94,7 +98,7 @@ def test_others_are_let_near_only_when_somebody_could_log_in(settings: Settings,
     people.add_user(engine, "ana", Role.ADMIN, "correct horse battery")
     with process(settings) as (_, url):
         port = url.rpartition(":")[2]
-        assert httpx.get(f"http://127.0.0.1:{port}/readyz").is_success
+        assert httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=60).is_success
 
 
 def test_a_taken_port_is_explained(settings: Settings) -> None:
@@ -125,7 +129,10 @@ def test_streams_leave_room_for_pages_and_give_their_places_back(settings: Setti
     def open_stream() -> httpx.Response:
         return client.send(client.build_request("GET", "/jobs/events"), stream=True)
 
-    with process(settings) as (running, url), httpx.Client(base_url=url, headers=headers, limits=UNLIMITED) as client:
+    with (
+        process(settings) as (running, url),
+        httpx.Client(base_url=url, headers=headers, limits=UNLIMITED, timeout=60) as client,
+    ):
         streams = [open_stream() for _ in range(MAX_STREAMS)]
         assert {stream.status_code for stream in streams} == {200}
         assert open_stream().status_code == 503
@@ -137,7 +144,7 @@ def test_streams_leave_room_for_pages_and_give_their_places_back(settings: Setti
         wait_until(lambda: open_stream().status_code == 200, "a place for another stream")
         # Nor does a stream that goes on keep the server from stopping.
         running.terminate()
-        assert running.wait(10) == 0
+        assert running.wait(60) == 0
 
 
 def test_who_waits_for_pictures_leaves_room_and_holds_up_no_stop(settings: Settings, engine: Engine, farm) -> None:
@@ -182,7 +189,8 @@ def test_who_waits_for_pictures_leaves_room_and_holds_up_no_stop(settings: Setti
             assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
             assert "was cancelled" in answer.json()["error"]["message"]
 
-    with process(settings) as (running, url):
+    # The worker beats once, and is to count as alive until the end.
+    with process(settings.model_copy(update={"lease_seconds": 600.0})) as (running, url):
         asyncio.run(ask(url))
-        assert running.wait(20) == 0
+        assert running.wait(60) == 0
     assert waiting() == 0

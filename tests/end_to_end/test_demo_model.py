@@ -45,6 +45,7 @@ LEAST = {
 }
 
 
+@pytest.mark.timeout(2400)
 @pytest.mark.usefixtures("engine")
 def test_pictures_show_what_their_prompts_say(settings: Settings, tmp_path: Path) -> None:
     settings = Settings(**settings.model_dump(exclude_unset=True) | {"pipeline": "demo"})
@@ -63,7 +64,7 @@ def test_pictures_show_what_their_prompts_say(settings: Settings, tmp_path: Path
             submit(farm, tmp_path / "disliked", one, aesthetic_score=DISLIKED),
         ]
         for job in jobs:
-            assert farm.await_job(job, seconds=300)["state"] == "completed"
+            assert farm.await_job(job, seconds=2000)["state"] == "completed"
         drawn, of_two, made_again, made_in_part, refined, alone, small, cut, disliked = (
             pictures(farm, job, tmp_path / f"pictures-{job}") for job in jobs
         )

@@ -5,7 +5,7 @@ from pathlib import Path
 import httpx
 import pytest
 import redis
-from running import RunningFarm, running_farm, wait_until
+from running import WAIT_SECONDS, RunningFarm, running_farm, wait_until
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
@@ -26,7 +26,7 @@ def impatient(settings: Settings) -> Settings:
 
 def tell(farm: RunningFarm, worker: dict, verb: str) -> dict:
     headers = {"Authorization": f"Bearer {farm.token}"}
-    answer = httpx.post(f"{farm.url}/api/v1/workers/{worker['id']}/{verb}", headers=headers)
+    answer = httpx.post(f"{farm.url}/api/v1/workers/{worker['id']}/{verb}", headers=headers, timeout=WAIT_SECONDS)
     assert answer.status_code == 200, answer.text
     return answer.json()
 

@@ -120,7 +120,7 @@ def await_shared_call(farm: RunningFarm, job_ids: Sequence[int]) -> None:
 
 
 def test_an_interactive_image_overtakes_bulk_work_in_both_stages(farm: RunningFarm, engine: Engine) -> None:
-    bulk = submit(engine, ["bulk"] * 60, size="256x256", steps=8, batch_size=4, refiner_split=None)
+    bulk = submit(engine, ["bulk"] * 60, size="256x256", steps=30, batch_size=4, refiner_split=None)
     wait_until(lambda: any(b.state is BatchState.COMPLETED for b in batches(engine, bulk)), "a bulk batch's end")
     (request,) = ask(engine, ["a fox"])
     assert await_ends(engine, [request]) == [JobState.COMPLETED]

@@ -59,7 +59,7 @@ def test_a_machine_joins_renders_and_leaves(shared_farm: RunningFarm, tmp_path: 
             (second,) = {worker["id"] for worker in farm.workers()} - {first}
             assert wanted(farm) == 0
             process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0, (tmp_path / "worker.log").read_text(encoding="utf-8")
+            assert process.wait(240) == 0, (tmp_path / "worker.log").read_text(encoding="utf-8")
         assert {worker["id"] for worker in farm.workers()} == {first}
     finally:
         farm.client.request("POST", f"/api/v1/workers/{first}/resume")

@@ -75,7 +75,7 @@ def users(farm: RunningFarm) -> dict[str, dict]:
 
 
 def log_in(farm: RunningFarm, name: str, password: str) -> int:
-    return httpx.post(f"{farm.url}/login", data={"name": name, "password": password}).status_code
+    return httpx.post(f"{farm.url}/login", data={"name": name, "password": password}, timeout=WAIT_SECONDS).status_code
 
 
 def test_a_life_of_a_user(desk: RunningFarm, ana: str) -> None:
@@ -104,11 +104,11 @@ def test_a_life_of_a_user(desk: RunningFarm, ana: str) -> None:
 
     link = user_command(desk, "link", ana).stdout.strip()
     assert link.startswith(f"{desk.url}/enter/")
-    with httpx.Client() as browser:
+    with httpx.Client(timeout=WAIT_SECONDS) as browser:
         assert browser.get(link).status_code == 303
         assert browser.get(f"{desk.url}/api/v1/me").json()["name"] == ana
     mine = user_command(desk, "link").stdout.strip()
-    with httpx.Client() as browser:
+    with httpx.Client(timeout=WAIT_SECONDS) as browser:
         browser.get(mine)
         assert browser.get(f"{desk.url}/api/v1/me").json()["role"] == "admin"
 
@@ -140,7 +140,7 @@ def test_the_last_administrator_cannot_be_locked_out(desk: RunningFarm) -> None:
 def test_those_who_are_no_administrators_are_told_so(farm: RunningFarm) -> None:
     user_command(farm, "user", "add", "olga", "--role", "operator", "--no-password")
     link = user_command(farm, "link", "olga").stdout.strip()
-    with httpx.Client() as browser:
+    with httpx.Client(timeout=WAIT_SECONDS) as browser:
         browser.get(link)
         made = browser.post(f"{farm.url}/api/v1/tokens", json={"name": "cli"})
     del farm.environment["FARM_DATABASE_URL"]

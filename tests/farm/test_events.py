@@ -4,6 +4,7 @@ import threading
 from datetime import timedelta
 
 from rows import pictures_of, start, submit
+from running import wait_until
 from sqlalchemy import Engine, func, update
 
 from farm.claims import claim
@@ -100,17 +101,20 @@ def test_a_reader_of_a_job_goes_on_where_it_was(engine: Engine) -> None:
 def test_a_reader_of_the_farm_misses_nothing_that_commits_late(engine: Engine) -> None:
     """An event with a smaller number may commit after one with a larger: readers must not be beyond it by then."""
     slow, quick = submit(engine, 1), submit(engine, 1)
+    # What other farms of this server are writing keeps back what is younger.
+    wait_until(lambda: len(farm_events(engine, (0, 0), 100)) == 2, "the submissions")
     begin = last_place(engine)
     with engine.begin() as late:
         announce(late, slow, Announcement(Kind.JOB_PAUSED))
         pause_job(engine, quick)
         assert farm_events(engine, begin, 100) == []
-    seen = farm_events(engine, begin, 100)
+    seen = wait_until(lambda: found if len(found := farm_events(engine, begin, 100)) >= 2 else [], "both")
     assert [one.job_id for one in seen] == [slow, quick]
     assert farm_events(engine, (seen[0].transaction, seen[0].id), 100) == seen[1:]
     assert [one.job_id for one in farm_events(engine, begin, 1)] == [slow]
     resume_job(engine, quick)
-    assert [one.kind for one in farm_events(engine, begin, 100, ["job.resumed"])] == ["job.resumed"]
+    resumed = wait_until(lambda: farm_events(engine, begin, 100, ["job.resumed"]), "the last event")
+    assert [one.kind for one in resumed] == ["job.resumed"]
 
 
 def test_a_job_s_numbers_rise_whoever_writes_them(engine: Engine) -> None:

@@ -103,7 +103,11 @@ def test_a_child_ends_even_if_its_keeper_was_killed_before_it_looked(tmp_path: P
 
 def _is_zombie(process_id: int) -> bool:
     # Where nobody reaps orphans they stay as entries of the table.
-    return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        # It ended since.
+        return True
 
 
 def test_what_nobody_keeps_goes_on_without_who_started_it(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def full_schedule(refiner: StableDiffusionXLImg2ImgPipeline, steps: int) -> list
 @example(1)
 @example(999)
 @example(1000)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_our_timesteps_are_the_schedulers(refiner: StableDiffusionXLImg2ImgPipeline, steps: int) -> None:
     assert timesteps(steps) == full_schedule(refiner, steps)
 
@@ -101,7 +101,7 @@ def test_the_table_knows_what_diffusers_schedulers_take(entry: Scheduler) -> Non
 @given(STEPS, SPLITS)
 @example(40, 0.8)
 @example(50, 0.8)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
 def test_base_and_refiner_partition_the_schedule(
     refiner: StableDiffusionXLImg2ImgPipeline, steps: int, split: float
 ) -> None:
@@ -116,7 +116,7 @@ def test_base_and_refiner_partition_the_schedule(
 @given(st.integers(2, 60), SPLITS)
 @example(40, 0.8)
 @example(7, 0.5)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 def test_the_pipelines_themselves_take_these_steps(pipeline: LoadedPipeline, steps: int, split: float) -> None:
     expected = split_steps(steps, split)
     if 0 in expected:

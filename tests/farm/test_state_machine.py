@@ -337,7 +337,6 @@ def test_the_farm_does_what_the_model_does(engine: Engine) -> None:
     few = settings(
         max_examples=60,
         stateful_step_count=60,
-        deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )
     run_state_machine_as_test(lambda: Farm(engine), settings=few)

@@ -30,7 +30,7 @@ from typing import Any
 import httpx
 import psutil
 from doors import Door, Services, Trouble, own_services, refuse, wrong
-from mishaps import FEW, arm, farm_of_faults, go_on, stopped_processes
+from mishaps import FEW, arm, children, farm_of_faults, go_on, stopped_processes
 from PIL import Image as Pillow
 from rich.console import Console
 from rich.progress import Progress
@@ -126,7 +126,7 @@ class Chaos:
             self.struck[name] += 1
             self.keep_up()
         for file in (self.farm.settings.faults or Path()).iterdir():
-            file.unlink()
+            file.unlink(missing_ok=True)
         self.services.store.troubles = []
         for process in stopped_processes(self.farm):
             go_on(process)
@@ -146,7 +146,7 @@ class Chaos:
 
     def workers(self) -> list[psutil.Process]:
         supervisors = [one for one in self.farm.processes if "worker" in one.args and one.poll() is None]
-        return [child for one in supervisors for child in psutil.Process(one.pid).children()]
+        return [child for one in supervisors for child in children(one)]
 
     def kill_worker(self) -> None:
         if workers := self.workers():
@@ -274,7 +274,6 @@ def render_all(
     jobs, images = submissions(course.images, course.seed), course.images
     logs = services.directory / "logs"
     logs.mkdir()
-    began = time.monotonic()
     with (
         farm_of_faults(services, logs, models, ["--devices", "cpu,cpu"], max_failures=1000) as farm,
         Progress(console=console) as progress,
@@ -286,6 +285,7 @@ def render_all(
         chaos, stop = Chaos(farm, services, course.seed, course.every), threading.Event()
         people = [threading.Thread(target=hand_in, args=(farm, jobs[n::SUBMITTERS])) for n in range(SUBMITTERS)]
         trouble = threading.Thread(target=chaos.run, args=(stop,))
+        began = time.monotonic()
         for thread in (*people, *(() if in_peace else (trouble,))):
             thread.start()
         completed = failed = 0

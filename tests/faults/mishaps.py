@@ -2,9 +2,10 @@
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -59,17 +60,40 @@ def arm(farm: RunningFarm, point: str, what: str = "kill", *then: str) -> None:
     waiting.rename(farm.settings.faults / point)
 
 
+def both_workers(farm: RunningFarm) -> set[str]:
+    """The ids of the farm's two workers, once both live."""
+    return wait_until(lambda: ids if len(ids := {one["id"] for one in farm.workers()}) == 2 else set(), "both workers")
+
+
+def children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Those of a process, which may end meanwhile."""
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(process.pid).children()
+    return []
+
+
 def has_struck(farm: RunningFarm, point: str) -> bool:
     """Whether somebody has reached it."""
     assert farm.settings.faults is not None
     return not (farm.settings.faults / point).exists()
 
 
+def is_stopped(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.status() == psutil.STATUS_STOPPED
+    return False
+
+
 def stopped_processes(farm: RunningFarm) -> list[psutil.Process]:
     """Processes of the farm that stand still."""
-    own = [psutil.Process(process.pid) for process in farm.processes if process.poll() is None]
-    everybody = [one for parent in own for one in (parent, *parent.children(recursive=True))]
-    return [one for one in everybody if one.is_running() and one.status() == psutil.STATUS_STOPPED]
+    found = []
+    for process in farm.processes:
+        # Any of them may end while it is looked at.
+        with suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(process.pid)
+            everybody = (parent, *parent.children(recursive=True))
+            found += [one for one in everybody if is_stopped(one)]
+    return found
 
 
 def go_on(process: psutil.Process) -> None:
@@ -80,7 +104,7 @@ def submit(farm: RunningFarm, images: int = 4, **fields: Any) -> int:
     return farm.client.submit([f"prompt {number}" for number in range(images)], **FEW | fields).id
 
 
-def assert_all_there(farm: RunningFarm, *job_ids: int, seconds: float = 90) -> None:
+def assert_all_there(farm: RunningFarm, *job_ids: int, seconds: float = 240) -> None:
     """Every image of these jobs ends as one finished picture."""
     for job_id in job_ids:
         job = farm.await_job(job_id, seconds)
@@ -88,7 +112,7 @@ def assert_all_there(farm: RunningFarm, *job_ids: int, seconds: float = 90) -> N
         assert (job["state"], counts["completed"]) == ("completed", counts["total"]), farm.images(job_id)
 
 
-def assert_nothing_lost(farm: RunningFarm, seconds: float = 20) -> None:
+def assert_nothing_lost(farm: RunningFarm, seconds: float = 60) -> None:
     """Rows, objects and hashes tell one story, and the store holds nothing that nobody knows of, however young."""
     engine = open_database(farm.settings)
     try:

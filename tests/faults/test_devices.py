@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from doors import own_services
-from mishaps import arm, assert_all_there, assert_nothing_lost, farm_of_faults, has_struck, submit
+from mishaps import arm, assert_all_there, assert_nothing_lost, both_workers, farm_of_faults, has_struck, submit
 from running import RunningFarm, wait_until
 
 POISON = '("a fox", "a hen").blend(1, -1)'
@@ -31,12 +31,13 @@ def test_memory_runs_out(farm: RunningFarm) -> None:
     ("fault", "reason"), [("lost", "AcceleratorError: CUDA error"), ("hang", "the device hangs: no step for 4 seconds")]
 )
 def test_a_device_fails_and_its_process_ends(farm: RunningFarm, fault: str, reason: str) -> None:
-    before = {worker["id"] for worker in farm.workers()}
+    before = both_workers(farm)
     arm(farm, "worker.call", fault)
     assert_all_there(farm, submit(farm, 6))
-    (gone,) = before - {worker["id"] for worker in farm.workers()}
-    told = next(worker for worker in farm.client.workers() if worker["id"] == gone)
-    assert told["state"] == "failed"
+    (told,) = wait_until(
+        lambda: [one for one in farm.client.workers() if one["id"] in before and one["state"] == "failed"],
+        "the end of its process",
+    )
     assert told["stopped_because"].startswith(reason)
     # Its supervisor has started it again.
     wait_until(lambda: len(farm.workers()) == 2, "the next process")

@@ -78,7 +78,7 @@ def test_the_disk_of_the_database_is_full(tmp_path: Path, models_directory: Path
                 refusals += 1
         assert refusals
         filler.unlink()
-        wait_until(lambda: httpx.get(f"{farm.url}/readyz").is_success, "the database to recover")
+        farm.await_dashboard()
         for job_id in accepted:
             farm.client.job(job_id).cancel()
         assert_all_there(farm, running, submit(farm))

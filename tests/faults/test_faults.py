@@ -24,7 +24,8 @@ from farm.storage import DirectoryStore, open_store, sha256
 WORKER = ["--device", "cpu"]
 #: Many steps of a tiny picture: long enough to be caught in the middle.
 SLOW = {"steps": 120, "size": "128x128", "seed": 1, "batch_size": 4}
-
+#: Far longer than anybody waits.
+ENDLESS = SLOW | {"steps": 1000, "size": "512x512"}
 
 #: A farm that soon gives up what it hears nothing of.
 IMPATIENT = {"lease_seconds": 3, "heartbeat_seconds": 0.3, "lost_message_seconds": 1}
@@ -96,8 +97,10 @@ def test_a_worker_killed_in_the_middle_of_a_batch(farm: RunningFarm, engine: Eng
 
 
 def test_a_flushed_broker_with_work_of_both_classes_in_it(farm: RunningFarm, engine: Engine) -> None:
+    # While it is rendered the worker takes no more than one message of each class.
+    endless = farm.client.submit(["endless"], **ENDLESS).id
+    wait_until(lambda: rendering(farm, endless, Stage.BASE), "a batch at work")
     bulk = farm.client.submit([f"p{n}" for n in range(24)], **{**SLOW, "steps": 40}).id
-    wait_until(lambda: rendering(farm, bulk, Stage.BASE), "a batch at work")
     interactive = farm.client.submit(
         ["a", "b", "c"], **{**SLOW, "steps": 4, "batch_size": 1, "priority": INTERACTIVE_PRIORITY}
     ).id
@@ -110,6 +113,7 @@ def test_a_flushed_broker_with_work_of_both_classes_in_it(farm: RunningFarm, eng
     app.close()
     with redis.Redis.from_url(farm.settings.broker_url or "") as client:
         client.flushdb()
+    farm.client.job(endless).cancel()
     assert_every_image_exactly_once(farm.settings, farm.await_job(interactive), 3)
     assert_every_image_exactly_once(farm.settings, farm.await_job(bulk), 24)
     with Session(engine) as session:
@@ -118,17 +122,17 @@ def test_a_flushed_broker_with_work_of_both_classes_in_it(farm: RunningFarm, eng
 
 
 def test_workers_answer_while_they_render_and_cancel_stops_them(farm: RunningFarm, engine: Engine) -> None:
-    job_id = farm.client.submit(["a very long job"], **SLOW | {"steps": 1000, "size": "256x256"}).id
+    job_id = farm.client.submit(["a very long job"], **ENDLESS).id
     wait_until(lambda: rendering(farm, job_id, Stage.BASE), "a batch at work")
     app = make_celery(farm.settings)
-    answers = Control(app).ping(timeout=2)
+    answers = wait_until(lambda: Control(app).ping(timeout=2), "an answer")
     assert [list(answer.values()) for answer in answers] == [[{"ok": "pong"}]]
     app.close()
 
     farm.client.job(job_id).cancel()
     next_id = farm.client.submit(["next"], steps=4, seed=1).id
     # The device would be busy for minutes if the first job were rendered on.
-    assert farm.await_job(next_id, seconds=30)["state"] == "completed"
+    assert farm.await_job(next_id, seconds=90)["state"] == "completed"
     job = farm.job(job_id)
     assert (job["state"], job["images"]["cancelled"]) == ("cancelled", 1)
     with Session(engine) as session:
@@ -144,9 +148,16 @@ def test_a_standby_producer_takes_over(farm: RunningFarm) -> None:
     assert farm.await_job(job_id)["state"] == "completed"
 
 
-def test_missing_latents_are_rendered_again(settings: Settings, tmp_path: Path) -> None:
+@pytest.fixture
+def other_settings(services: Services, tmp_path: Path, models_directory: Path) -> Iterator[Settings]:
+    """A farm whose messages that of the module does not take."""
+    with farm_settings(services, tmp_path, models_directory, broker_database=2) as settings:
+        yield settings
+
+
+def test_missing_latents_are_rendered_again(other_settings: Settings, tmp_path: Path) -> None:
     # Only the base works at first, so that the latents can be taken away before the refiner comes.
-    impatient = settings.model_copy(update=IMPATIENT)
+    impatient = other_settings.model_copy(update=IMPATIENT)
     with running_farm(impatient, tmp_path, [*WORKER, "--stage", "base"]) as farm:
         job_id = farm.client.submit(["a", "b"], steps=6, seed=1).id
         objects = open_store(impatient)

@@ -19,7 +19,7 @@ FARM = (sys.executable, "-m", "farm.cli")
 SERVICES = Path(__file__).parents[1] / "services_host.py"
 LEASE_SECONDS = 6
 WORKER = ("worker", "--device", "cpu", "--stage", "both")
-IMAGES = 40
+IMAGES = 80
 SLOW = ("--size", "256x256", "--steps", "12", "--set", "batch_size=1", "--seed", "1")
 MAKE_TOKEN = """
 from farm import people
@@ -124,6 +124,9 @@ def test_a_host_that_was_cut_off_loses_nothing_and_comes_back(tmp_path: Path, mo
         ended = wait_until(lambda: (job := farm("show", str(job_id)))["finished_at"] and job, "the end of the job", 300)
         assert (ended["state"], ended["images"]["completed"], ended["images"]["failed"]) == ("completed", IMAGES, 0)
         # It takes its share again, with the same process.
-        rendered = alive()[cut_off]["images_completed"]
+        rendered = wait_until(lambda: alive().get(cut_off), "it to be alive")["images_completed"]
         farm("submit", "--prompt", "a hen", "--images-per-prompt", "12", *SLOW)
-        wait_until(lambda: alive()[cut_off]["images_completed"] > rendered, "pictures of the one that was cut off")
+        wait_until(
+            lambda: alive().get(cut_off, {"images_completed": 0})["images_completed"] > rendered,
+            "pictures of the one that was cut off",
+        )

@@ -76,7 +76,7 @@ def test_the_producer_is_killed(farm: RunningFarm, point: str) -> None:
     producer = leading(farm)
     arm(farm, point)
     job_id = submit(farm, 12)
-    assert producer.wait(60) != 0
+    assert producer.wait(240) != 0
     farm.start("producer")
     assert_all_there(farm, job_id)
     assert_nothing_lost(farm)
@@ -88,7 +88,7 @@ def test_the_producer_is_killed_while_it_removes_objects(farm: RunningFarm) -> N
     producer = leading(farm)
     arm(farm, "janitor.removed")
     farm.client.job(job_id).delete()
-    assert producer.wait(90) != 0
+    assert producer.wait(240) != 0
     farm.start("producer")
     engine = open_database(farm.settings)
     with engine.connect() as connection:
@@ -105,7 +105,7 @@ def test_the_producer_is_killed_between_an_answer_and_its_record(farm: RunningFa
         arm(farm, "webhooks.sent")
         job_id = submit(farm, 1)
         hook.wait_for(1)
-        producer.wait(60)
+        producer.wait(240)
         # Whoever tries a delivery has it for a minute.
         engine = open_database(farm.settings)
         with engine.begin() as connection:
@@ -114,7 +114,7 @@ def test_the_producer_is_killed_between_an_answer_and_its_record(farm: RunningFa
         farm.start("producer")
         assert_all_there(farm, job_id)
         # At least once, and told apart by its id.
-        first, again = hook.wait_for(2, 120)[:2]
+        first, again = hook.wait_for(2)[:2]
         assert first.headers["webhook-id"] == again.headers["webhook-id"]
         assert first.body == again.body
         farm.client.request("DELETE", f"/api/v1/webhooks/{webhook.json()['id']}")
@@ -128,9 +128,9 @@ def test_the_dashboard_is_killed_in_the_middle_of_a_submission(farm: RunningFarm
     asking = threading.Thread(target=lambda: accepted.append(submit(farm, 3)))
     asking.start()
     dashboard = next(one for one in reversed(farm.processes) if "dashboard" in one.args)
-    assert dashboard.wait(60) != 0
+    assert dashboard.wait(240) != 0
     farm.start("dashboard")
-    asking.join(120)
+    asking.join(240)
     # The client asked again, with the same key: whether the first was committed or not, there is one job.
     assert len(accepted) == 1
     assert {job.id for job in farm.client.jobs()} - before == {*accepted}
@@ -155,7 +155,8 @@ def test_two_producers_believe_that_they_lead(farm: RunningFarm) -> None:
     assert_all_there(farm, submit(farm, 2))
     engine = open_database(farm.settings)
     with engine.connect() as connection:
-        again = select(Batch.id).where(Batch.job_id.in_(after), Batch.attempt > 1)
+        # One whose lease ran out has failed, and is sent again.
+        again = select(Batch.id).where(Batch.job_id.in_(after), Batch.attempt - Batch.failures > 1)
         assert connection.scalars(again).all() == [], "batches were sent twice"
     engine.dispose()
 

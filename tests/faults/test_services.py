@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 from doors import Door, Postgres, Services, Trouble, late, own_services, refuse, wrong
-from mishaps import SLOW, assert_all_there, assert_nothing_lost, farm_of_faults, submit
+from mishaps import SLOW, assert_all_there, assert_nothing_lost, both_workers, farm_of_faults, submit
 from running import RunningFarm, wait_until
 from sqlalchemy import select
 
@@ -79,7 +79,7 @@ def test_the_broker_is_restarted(farm: RunningFarm, own: Services, keeps: bool) 
 
 def test_the_brokers_memory_is_full(farm: RunningFarm, own: Services) -> None:
     job_id = under_way(farm)
-    workers = {worker["id"] for worker in farm.workers()}
+    workers = both_workers(farm)
     log = farm.logs / "0-producer.log"
     refused = "broker away, batch"
     with own.valkey.client as client:
@@ -94,7 +94,7 @@ def test_the_brokers_memory_is_full(farm: RunningFarm, own: Services) -> None:
     assert_all_there(farm, job_id, waiting)
     assert_nothing_lost(farm)
     # None had to load its pipeline again.
-    assert {worker["id"] for worker in farm.workers()} == workers
+    assert both_workers(farm) == workers
 
 
 def test_messages_come_twice_in_another_order_and_for_nobody(farm: RunningFarm) -> None:
@@ -105,11 +105,11 @@ def test_messages_come_twice_in_another_order_and_for_nobody(farm: RunningFarm) 
         ring(app, "tiny", Stage.BASE, batch_id, attempt, refined=True, priority=BULK_MESSAGES[0])
     for _ in range(8):
         for stage in Stage:
-            for batch_id, attempt in reversed(attempts_of(farm, job_id)):
+            for batch_id, attempt, _ in reversed(attempts_of(farm, job_id)):
                 ring(app, "tiny", stage, batch_id, attempt, refined=True, priority=BULK_MESSAGES[0])
     app.close()
     assert_all_there(farm, job_id)
-    assert {attempt for _, attempt in attempts_of(farm, job_id)} == {1}
+    assert {attempt - failures for _, attempt, failures in attempts_of(farm, job_id)} == {1}
     assert_nothing_lost(farm)
 
 
@@ -137,7 +137,7 @@ def encoded(body: Any) -> str:
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_hostile_message_is_refused_and_nothing_else_happens(farm: RunningFarm, own: Services, kind: str) -> None:
-    before = {worker["id"] for worker in farm.workers()}
+    before = both_workers(farm)
     app = make_celery(farm.settings)
     # One that nobody takes shows what messages look like.
     ring(app, "nobody", Stage.BASE, 1, 1, refined=True, priority=BULK_MESSAGES[0])
@@ -149,16 +149,17 @@ def test_a_hostile_message_is_refused_and_nothing_else_happens(farm: RunningFarm
         client.lpush(name, hostile if isinstance(hostile, str) else json.dumps(hostile))
         wait_until(lambda: client.llen(name) == 0, "somebody to take it")
     assert_all_there(farm, submit(farm, 6))
-    assert {worker["id"] for worker in farm.workers()} == before, "a worker died of it"
+    assert both_workers(farm) == before, "a worker died of it"
     assert_nothing_lost(farm)
 
 
-def attempts_of(farm: RunningFarm, job_id: int) -> list[tuple[int, int]]:
+def attempts_of(farm: RunningFarm, job_id: int) -> list[tuple[int, int, int]]:
+    """Of each batch: its id, its attempt and how often it failed, as one does whose lease runs out."""
     engine = open_database(farm.settings)
     with engine.connect() as connection:
-        rows = connection.execute(select(Batch.id, Batch.attempt).where(Batch.job_id == job_id)).all()
+        rows = connection.execute(select(Batch.id, Batch.attempt, Batch.failures).where(Batch.job_id == job_id)).all()
     engine.dispose()
-    return [(row.id, row.attempt) for row in rows]
+    return [tuple(row) for row in rows]
 
 
 # -- the database ----------------------------------------------------------------------------------------------------

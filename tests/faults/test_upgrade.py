@@ -51,7 +51,7 @@ def test_an_upgrade_under_way_loses_nothing(tmp_path: Path, models_directory: Pa
             old = [farm.start(part, *rest) for part, *rest in (["producer"], ["dashboard"], ["worker", *WORKERS])]
             farm.await_dashboard()
             wait_until(lambda: len(farm.workers()) == 2, "the workers of before")
-            first = submit(farm, 40, **SLOW | {"steps": 20})
+            first = submit(farm, 80, **SLOW | {"steps": 20})
             wait_until(lambda: farm.job(first)["images"]["completed"], "its first pictures")
 
             engine = open_database(settings)
@@ -67,7 +67,7 @@ def test_an_upgrade_under_way_loses_nothing(tmp_path: Path, models_directory: Pa
             for process in (old[0], old[2]):
                 process.terminate()
             old[1].terminate()
-            old[1].wait(30)
+            old[1].wait(240)
             farm.start("dashboard")
             farm.await_dashboard()
             third = submit(farm)

@@ -30,7 +30,7 @@ from worker import latents
 #: What Pillow and openpyxl find strange they read as well as they can, and say so.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
-fuzz = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+fuzz = settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
 
 #: Places in a file, and what is done there: bytes that are replaced, put between or left out.
 _EDITS = st.lists(

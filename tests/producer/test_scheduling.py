@@ -116,7 +116,7 @@ def test_a_lower_class_gets_no_place_in_line_before_a_higher_one_has_all(jobs: l
 
 
 @given(st.integers(1, 3), st.lists(st.sampled_from([1.0, 2.0, 5.0]), min_size=2, max_size=4), st.integers(1, 4))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_owners_share_by_weight_within_one_batch_whatever_they_submitted(
     devices: int, weights: list[float], jobs_each: int
 ) -> None:
@@ -200,7 +200,6 @@ def test_what_came_back_is_not_paid_for_its_absence() -> None:
 
 
 @given(st.sampled_from([0, 25, 50]))
-@settings(deadline=None)
 def test_no_class_starves(priority: int) -> None:
     farm = Farm(2)
     farm.submit(1, "ann", 100_000, priority=80)

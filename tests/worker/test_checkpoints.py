@@ -94,7 +94,7 @@ def test_what_is_pulled_is_what_loads_offline(
     """By the command as people run it, in a process of its own."""
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-m", "farm.cli", "models", "pull", "studio"]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=240)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines()[0].startswith(f"studio: base {BASE}: complete, ")
     fetched = set(hub.asked)
