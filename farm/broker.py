@@ -127,16 +127,17 @@ def ring(
     """Send a batch's messages from ``stage`` on: base and refiner as a chain, or the one stage that remains.
 
     Raises kombu's OperationalError when the broker does not take it; the batch then counts as lost and is rung
-    again by recovery.
+    again by recovery. Kombu is not to try again by itself: where it has to declare a queue anew it goes on with a
+    channel that it has closed, and raises AttributeError.
     """
     first = render_signature(app, pipeline, stage, batch_id, attempt, priority=priority, requires=requires)
     if stage is Stage.BASE and refined:
         refiner = render_signature(
             app, pipeline, Stage.REFINER, batch_id, attempt, priority=priority, requires=requires
         )
-        chain(first, refiner).apply_async()
+        chain(first, refiner).apply_async(retry=False)
     else:
-        first.apply_async()
+        first.apply_async(retry=False)
 
 
 def waiting_messages(app: Celery, queue: str, *, interactive: bool) -> int:

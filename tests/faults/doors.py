@@ -45,6 +45,8 @@ class Door:
 
     def __init__(self, leads_to: int) -> None:
         self.port, self._leads_to = free_port(), leads_to
+        self.look: Callable[[bytes], None] = lambda data: None
+        """Sees what is carried through, before it is carried on."""
         self._listener: socket.socket | None = None
         self._through: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -96,6 +98,7 @@ class Door:
                     data = one.recv(65536)
                     if not data:
                         raise OSError
+                    self.look(data)
                     other.sendall(data)
         with self._lock:
             self._through -= {*ends}

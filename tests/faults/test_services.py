@@ -14,15 +14,17 @@ from typing import Any
 import psycopg
 import pytest
 from doors import Door, Postgres, Services, Trouble, late, own_services, refuse, wrong
+from kombu.exceptions import OperationalError
 from mishaps import SLOW, assert_all_there, assert_nothing_lost, both_workers, farm_of_faults, submit
 from running import RunningFarm, wait_until
 from sqlalchemy import select
 
-from farm.broker import make_celery, queue_name, ring
+from farm.broker import make_celery, queue_name, ring, waiting_messages
 from farm.database import open_database
 from farm.errors import ConflictError
 from farm.models import Batch
 from farm.priorities import BULK_MESSAGES
+from farm.settings import Settings
 from farm.states import Stage
 
 #: Longer than a lease. ``TEST_CUT_SECONDS`` has the same done for as long as one likes.
@@ -95,6 +97,32 @@ def test_the_brokers_memory_is_full(farm: RunningFarm, own: Services) -> None:
     assert_nothing_lost(farm)
     # None had to load its pipeline again.
     assert both_workers(farm) == workers
+
+
+def test_the_brokers_memory_is_free_again_while_it_is_asked(own: Services) -> None:
+    """A refusal is an error that the producer knows, whenever it comes; and the next message is taken."""
+    door, refusals = Door(own.valkey.port), 0
+    settings = Settings(broker_url=f"redis://127.0.0.1:{door.port}/0")
+    app = make_celery(settings)
+
+    def look(data: bytes) -> None:
+        nonlocal refusals
+        if b"SADD" in data and not refusals:
+            client.config_set("maxmemory", 1)
+        if b"OOM" in data:
+            client.config_set("maxmemory", 0)
+            refusals += 1
+
+    with own.valkey.client as client:
+        client.config_set("maxmemory-policy", "noeviction")
+        door.look = look
+        with pytest.raises(OperationalError, match="OOM|not allowed"):
+            ring(app, "later", Stage.BASE, 1, 1, refined=True, priority=BULK_MESSAGES[0])
+        ring(app, "later", Stage.BASE, 2, 1, refined=True, priority=BULK_MESSAGES[0])
+        assert refusals == 1
+        assert waiting_messages(app, queue_name("later", Stage.BASE), interactive=False) == 1
+    app.close()
+    door.shut()
 
 
 def test_messages_come_twice_in_another_order_and_for_nobody(farm: RunningFarm) -> None:
