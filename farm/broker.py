@@ -83,6 +83,7 @@ def make_celery(settings: Settings) -> Celery:
         broker_channel_error_retry=True,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_transport_options=TRANSPORT_OPTIONS,
+        # Of what a worker sends on to the refiner; ``ring`` sends once.
         task_publish_retry_policy={"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.5},
         # The refiner's message is of its base's class: Celery sends the chain's next one without a priority else.
         task_inherit_parent_priority=True,
@@ -130,14 +131,13 @@ def ring(
     again by recovery. Kombu is not to try again by itself: where it has to declare a queue anew it goes on with a
     channel that it has closed, and raises AttributeError.
     """
-    first = render_signature(app, pipeline, stage, batch_id, attempt, priority=priority, requires=requires)
+    message = render_signature(app, pipeline, stage, batch_id, attempt, priority=priority, requires=requires)
     if stage is Stage.BASE and refined:
         refiner = render_signature(
             app, pipeline, Stage.REFINER, batch_id, attempt, priority=priority, requires=requires
         )
-        chain(first, refiner).apply_async(retry=False)
-    else:
-        first.apply_async(retry=False)
+        message = chain(message, refiner)
+    message.apply_async(retry=False)
 
 
 def waiting_messages(app: Celery, queue: str, *, interactive: bool) -> int:

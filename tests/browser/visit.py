@@ -8,8 +8,6 @@ from running import RunningFarm
 
 SIZES = {"desktop": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 800}}
 RENDER_MILLISECONDS = 60_000
-#: What htmx logs of a request that a navigation cuts off; of one that failed it logs more.
-CUT_OFF = ("htmx:afterRequest", "htmx:sendAbort")
 
 
 class Watch:
@@ -18,12 +16,7 @@ class Watch:
     def __init__(self, page: Page, url: str) -> None:
         self.page = page
         self.errors: list[str] = []
-        page.on(
-            "console",
-            lambda message: (
-                message.type == "error" and not message.text.startswith(CUT_OFF) and self.errors.append(message.text)
-            ),
-        )
+        page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on(
             "request",

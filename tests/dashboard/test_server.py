@@ -48,7 +48,7 @@ def test_it_tells_its_address_and_stops_cleanly(settings: Settings, number: sign
     with process(settings) as (running, url):
         assert httpx.get(f"{url}/readyz", timeout=60).json()["status"] == "ok"
         running.send_signal(number)
-        _, complaints = running.communicate(timeout=60)
+        _, complaints = running.communicate(timeout=20)
         assert running.returncode == 0
         assert "Traceback" not in complaints
 
@@ -144,7 +144,7 @@ def test_streams_leave_room_for_pages_and_give_their_places_back(settings: Setti
         wait_until(lambda: open_stream().status_code == 200, "a place for another stream")
         # Nor does a stream that goes on keep the server from stopping.
         running.terminate()
-        assert running.wait(60) == 0
+        assert running.wait(10) == 0
 
 
 def test_who_waits_for_pictures_leaves_room_and_holds_up_no_stop(settings: Settings, engine: Engine, farm) -> None:
@@ -192,5 +192,5 @@ def test_who_waits_for_pictures_leaves_room_and_holds_up_no_stop(settings: Setti
     # The worker beats once, and is to count as alive until the end.
     with process(settings.model_copy(update={"lease_seconds": 600.0})) as (running, url):
         asyncio.run(ask(url))
-        assert running.wait(60) == 0
+        assert running.wait(20) == 0
     assert waiting() == 0

@@ -13,9 +13,11 @@ from typing import Any
 import psutil
 from doors import Services
 from running import RunningFarm, running_farm, wait_until
+from sqlalchemy import select
 
 import migrations
 from farm.database import open_database
+from farm.models import Batch
 from farm.settings import Settings
 from farm.storage import open_store
 from producer.audit import Tally, audit
@@ -63,6 +65,20 @@ def arm(farm: RunningFarm, point: str, what: str = "kill", *then: str) -> None:
 def both_workers(farm: RunningFarm) -> set[str]:
     """The ids of the farm's two workers, once both live."""
     return wait_until(lambda: ids if len(ids := {one["id"] for one in farm.workers()}) == 2 else set(), "both workers")
+
+
+def times_sent(farm: RunningFarm, job_id: int) -> dict[int, int]:
+    """How often each batch of a job was sent, but for what had to be sent again because a slow worker lost its lease.
+
+    Fails if a batch failed in any other way.
+    """
+    engine = open_database(farm.settings)
+    with engine.connect() as connection:
+        columns = Batch.id, Batch.attempt, Batch.failures, Batch.error
+        rows = connection.execute(select(*columns).where(Batch.job_id == job_id)).all()
+    engine.dispose()
+    assert all("stopped answering" in row.error for row in rows if row.failures), rows
+    return {row.id: row.attempt - row.failures for row in rows}
 
 
 def children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:

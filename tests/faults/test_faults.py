@@ -25,7 +25,7 @@ WORKER = ["--device", "cpu"]
 #: Many steps of a tiny picture: long enough to be caught in the middle.
 SLOW = {"steps": 120, "size": "128x128", "seed": 1, "batch_size": 4}
 #: Far longer than anybody waits.
-ENDLESS = SLOW | {"steps": 1000, "size": "512x512"}
+ENDLESS = SLOW | {"steps": 1000, "size": "1024x1024"}
 
 #: A farm that soon gives up what it hears nothing of.
 IMPATIENT = {"lease_seconds": 3, "heartbeat_seconds": 0.3, "lost_message_seconds": 1}

@@ -30,7 +30,7 @@ def test_a_worker_waits_for_no_message_that_nobody_sends(settings: Settings) -> 
 
         read = threading.Thread(target=transport.on_readable, args=(number,), daemon=True)
         read.start()
-        read.join(60)
+        read.join(5)
         assert not read.is_alive(), "it waits for what nobody sends"
 
         with kombu.Connection(settings.broker_url) as other:
