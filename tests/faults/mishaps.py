@@ -103,7 +103,7 @@ def is_stopped(process: psutil.Process) -> bool:
 def stopped_processes(farm: RunningFarm) -> list[psutil.Process]:
     """Processes of the farm that stand still."""
     found = []
-    for process in farm.processes:
+    for process in [one for one in farm.processes if one.poll() is None]:
         # Any of them may end while it is looked at.
         with suppress(psutil.NoSuchProcess):
             parent = psutil.Process(process.pid)
